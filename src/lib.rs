@@ -55,3 +55,4 @@
 pub mod clock;
 pub mod secret;
 pub mod model;
+pub mod config;

@@ -1,0 +1,341 @@
+//! `gateway.yaml` as written: every key that may stand in it, and nothing checked beyond its form.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::form;
+use super::problem::Problem;
+use super::scalar::{Choice, Hidden, Named, OneOrMany, Plain, Size, Text, Time, present};
+use super::shorthand::{Auth, Backend};
+
+/// The configuration of Portcullis, a reverse proxy that checks who calls.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gateway.yaml")]
+pub(super) struct File {
+    /// The public listener and its bounds.
+    pub server: Option<Server>,
+    /// The operator's listener: /livez, /readyz, /metrics.
+    pub admin: Option<Admin>,
+    /// What is logged, and how.
+    pub log: Option<Log>,
+    /// Where accounts, sessions and revocations are kept.
+    pub store: Option<Store>,
+    /// How tokens are signed and how long they live.
+    pub tokens: Option<Tokens>,
+    /// The endpoints that the gateway answers itself.
+    pub identity: Option<Identity>,
+    /// Claims that are sent to the upstream beyond the built-in ones: `claim: Header-Name`.
+    pub identity_headers: Option<Named<Text>>,
+    /// The services behind the gateway, by name.
+    pub upstreams: Option<Named<Upstream>>,
+    /// Which request goes where, and who may send it. What has no route is 404.
+    pub routes: Option<Vec<Route>>,
+}
+
+impl File {
+    /// Reads the text of a file. An empty one is valid.
+    ///
+    /// # Errors
+    /// The first error of form, with its line and column.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        form::read(text)
+    }
+
+    /// The JSON Schema of the file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(File).to_value()
+    }
+}
+
+/// The public listener and its bounds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    /// One address or several, such as `127.0.0.1:8080`.
+    #[schemars(extend("default" = ["127.0.0.1:8080"]))]
+    pub listen: Option<OneOrMany>,
+    /// Worker threads; 0 is one per core.
+    #[schemars(extend("default" = 0))]
+    pub workers: Option<u64>,
+    /// Peers whose X-Forwarded-* headers are believed: addresses and ranges such as `10.0.0.0/8`.
+    pub trusted_proxies: Option<Vec<Text>>,
+    /// How long each phase of a connection may take.
+    pub timeouts: Option<ServerTimeouts>,
+    /// How much a request may bring.
+    pub limits: Option<Limits>,
+}
+
+/// How long each phase of a connection may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerTimeouts {
+    /// For the header section of a request.
+    #[schemars(extend("default" = "10s"))]
+    pub header: Option<Time>,
+    /// Between two requests of a kept connection.
+    #[schemars(extend("default" = "75s"))]
+    pub idle: Option<Time>,
+    /// Between two reads of a request body.
+    #[schemars(extend("default" = "30s"))]
+    pub body: Option<Time>,
+    /// How long a stopping gateway waits for requests in flight.
+    #[schemars(extend("default" = "30s"))]
+    pub drain: Option<Time>,
+}
+
+/// How much a request may bring.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Largest header section.
+    #[schemars(extend("default" = "64KiB"))]
+    pub header_bytes: Option<Size>,
+    /// Largest body that is forwarded.
+    #[schemars(extend("default" = "64MiB"))]
+    pub body: Option<Size>,
+}
+
+/// The operator's listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Its address; `null` turns it off.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<Text>", extend("default" = "127.0.0.1:9180"))]
+    pub listen: Option<Option<Text>>,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    /// `auto` is text on a terminal and JSON on a pipe.
+    #[schemars(extend("default" = "auto"))]
+    pub format: Option<Choice<LogFormat>>,
+    /// The least severe level that is written.
+    #[schemars(extend("default" = "info"))]
+    pub level: Option<Choice<LogLevel>>,
+    /// Whether each request gets a line.
+    #[schemars(extend("default" = true))]
+    pub access: Option<bool>,
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+/// The least severe level that is written.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Where accounts, sessions and revocations are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    /// `sqlite:` and a path, relative to the folder of this file.
+    #[schemars(extend("default" = "sqlite:portcullis.db"))]
+    pub url: Option<Text>,
+    /// How long the store may be unheard before protected routes answer 503.
+    #[schemars(extend("default" = "30s"))]
+    pub max_stale: Option<Time>,
+    /// What happens then: `refuse`, or `serve` with the revocations that are known.
+    #[schemars(extend("default" = "refuse"))]
+    pub on_stale: Option<Choice<OnStale>>,
+}
+
+/// What a store that is unheard for too long means.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnStale {
+    Refuse,
+    Serve,
+}
+
+/// How tokens are signed and how long they live.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tokens {
+    /// Shared HS256 secret of at least 32 bytes; left out, a key is made and kept in the store.
+    pub secret: Option<Hidden>,
+    /// The same, read from a file.
+    pub secret_file: Option<Text>,
+    /// Life of an access token.
+    #[schemars(extend("default" = "15m"))]
+    pub access_ttl: Option<Time>,
+    /// Life of a refresh token.
+    #[schemars(extend("default" = "30d"))]
+    pub refresh_ttl: Option<Time>,
+    /// Allowed difference of clocks, at most `5m`.
+    #[schemars(extend("default" = "30s"))]
+    pub leeway: Option<Time>,
+    /// `iss`, written and then required.
+    pub issuer: Option<Text>,
+    /// `aud`, written and then required.
+    pub audience: Option<Text>,
+}
+
+/// The endpoints that the gateway answers itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Put before their paths, such as `/auth`.
+    #[schemars(extend("default" = ""))]
+    pub prefix: Option<Text>,
+    /// `flask` answers as the Flask tutorial and flask-jwt-extended do.
+    #[schemars(extend("default" = "standard"))]
+    pub responses: Option<Choice<Responses>>,
+    /// `closed`: accounts come from the command line only.
+    #[schemars(extend("default" = "open"))]
+    pub registration: Option<Choice<Registration>>,
+    /// Who may use /users; `anyone` in flask mode only.
+    #[schemars(extend("default" = "admin"))]
+    pub users: Option<Choice<Users>>,
+    /// Rules for passwords.
+    pub password: Option<Password>,
+}
+
+/// The shape of answers.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Responses {
+    Standard,
+    Flask,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Registration {
+    Open,
+    Closed,
+}
+
+/// Who may use /users.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Users {
+    Admin,
+    Off,
+    Anyone,
+}
+
+/// Rules for passwords.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Password {
+    /// Shortest password, in bytes.
+    #[schemars(extend("default" = 8))]
+    pub min_length: Option<u64>,
+    /// Cost of a hash.
+    pub argon2: Option<Argon2>,
+}
+
+/// The parameters of argon2id.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Argon2 {
+    /// Memory of one hash.
+    #[schemars(extend("default" = "19MiB"))]
+    pub memory: Option<Size>,
+    /// Passes over the memory.
+    #[schemars(extend("default" = 2))]
+    pub iterations: Option<u64>,
+    /// Lanes.
+    #[schemars(extend("default" = 1))]
+    pub parallelism: Option<u64>,
+}
+
+/// A service behind the gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    /// Its servers, such as `http://127.0.0.1:5000`; requests are dealt in turn.
+    pub servers: Vec<Backend>,
+    /// How long each phase of an exchange may take.
+    pub timeouts: Option<UpstreamTimeouts>,
+    /// Which Host it sees: `keep` the client's, its own (`upstream`), or a name.
+    #[schemars(extend("default" = "keep"))]
+    pub host: Option<Text>,
+}
+
+/// How long each phase of an exchange may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpstreamTimeouts {
+    /// To open a connection.
+    #[schemars(extend("default" = "2s"))]
+    pub connect: Option<Time>,
+    /// From the request's end to the response's header section, and between two reads of its body.
+    #[schemars(extend("default" = "30s"))]
+    pub response: Option<Time>,
+    /// How long an unused connection is kept.
+    #[schemars(extend("default" = "60s"))]
+    pub idle: Option<Time>,
+}
+
+/// One route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// Only requests for this host; left out, any.
+    pub host: Option<Text>,
+    /// Such as `/reports`, `/users/{id}`, or `/files/*` for all below.
+    pub path: Text,
+    /// Only these; left out, any.
+    pub methods: Option<Vec<Text>>,
+    /// The name of an upstream.
+    pub upstream: Text,
+    /// Removed from the path before it is sent.
+    pub strip_prefix: Option<Text>,
+    /// What a `%2F` in the path means: `reject`, or `preserve` it as data.
+    #[schemars(extend("default" = "reject"))]
+    pub encoded_slash: Option<Choice<EncodedSlash>>,
+    /// Whether `Authorization` is passed on.
+    #[schemars(extend("default" = true))]
+    pub forward_authorization: Option<bool>,
+    /// Who may pass: `required`, `public`, `optional`, or a rule.
+    #[schemars(extend("default" = "required"))]
+    pub auth: Option<Auth>,
+}
+
+/// What a `%2F` in the path means.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EncodedSlash {
+    Reject,
+    Preserve,
+}
+
+/// Who may pass, in one word.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Access {
+    Required,
+    Public,
+    Optional,
+}
+
+/// What a token must bring: all of these.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    /// Any of these roles.
+    pub roles: Option<Vec<Text>>,
+    /// Each claim equals the value, or is a list that holds it.
+    pub claims: Option<Named<Plain>>,
+    /// Whether it must come from a login, not from a refresh.
+    pub fresh: Option<bool>,
+}

@@ -1,0 +1,102 @@
+//! From the file as written to a valid [`Config`], with every error of meaning on the way.
+
+mod server;
+mod tokens;
+mod identity;
+mod headers;
+mod upstreams;
+mod routes;
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::file::{self, File};
+use super::key::Key;
+use super::problem::{Fault, Problem};
+use super::reader::Reader;
+use super::scalar::Text;
+use super::{Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
+
+/// Checks `file`, whose text is `text`. Relative paths start from `folder`; `env` looks up variables.
+///
+/// # Errors
+/// All that is wrong, in the order of the file.
+pub(super) fn resolve(
+    file: File,
+    text: &str,
+    folder: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader::new(text, folder, env);
+    let server = server::server(&mut reader, file.server.unwrap_or_default());
+    let admin = server::admin(&mut reader, file.admin.unwrap_or_default(), &server.listen);
+    let log = log(&mut reader, file.log.unwrap_or_default());
+    let store = store(&mut reader, file.store.unwrap_or_default());
+    let identity = identity::identity(&mut reader, file.identity.unwrap_or_default());
+    let tokens = tokens::tokens(&mut reader, file.tokens.unwrap_or_default(), identity.responses);
+    let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
+    let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
+    let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &upstreams);
+    let warnings = reader.finish()?;
+    Ok(Config { server, admin, log, store, tokens, identity, identity_headers, upstreams, routes, warnings })
+}
+
+fn log(reader: &mut Reader<'_>, log: file::Log) -> Log {
+    let format = reader.choice(&Key::of("log.format"), log.format, file::LogFormat::Auto);
+    let level = reader.choice(&Key::of("log.level"), log.level, file::LogLevel::Info);
+    Log {
+        format: match format {
+            file::LogFormat::Auto => LogFormat::Auto,
+            file::LogFormat::Text => LogFormat::Text,
+            file::LogFormat::Json => LogFormat::Json,
+        },
+        level: match level {
+            file::LogLevel::Error => LogLevel::Error,
+            file::LogLevel::Warn => LogLevel::Warn,
+            file::LogLevel::Info => LogLevel::Info,
+            file::LogLevel::Debug => LogLevel::Debug,
+            file::LogLevel::Trace => LogLevel::Trace,
+        },
+        access: log.access.unwrap_or(true),
+    }
+}
+
+fn store(reader: &mut Reader<'_>, store: file::Store) -> Store {
+    let url = store.url.unwrap_or_else(|| Text("sqlite:portcullis.db".into()));
+    let path = reader.parse(&Key::of("store.url"), &url, sqlite_path).unwrap_or_default();
+    let second = Duration::from_secs(1);
+    Store {
+        location: StoreLocation::Sqlite(reader.folder().join(path)),
+        max_stale: reader.duration(&Key::of("store.max_stale"), store.max_stale, 30 * second, second),
+        on_stale: match reader.choice(&Key::of("store.on_stale"), store.on_stale, file::OnStale::Refuse) {
+            file::OnStale::Refuse => OnStale::Refuse,
+            file::OnStale::Serve => OnStale::Serve,
+        },
+    }
+}
+
+/// The path in `sqlite:PATH`. The URL may hold a password, so that it is never repeated.
+fn sqlite_path(url: &str) -> Result<String, Fault> {
+    let write = "Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db";
+    let (scheme, path) = url.split_once(':').unwrap_or(("", url));
+    match scheme.to_ascii_lowercase().as_str() {
+        "sqlite" => {}
+        "postgres" | "postgresql" => {
+            return Err(Fault::new("PostgreSQL is not supported by this version, which has SQLite only", write));
+        }
+        _ => return Err(Fault::new("is not the URL of a store", write)),
+    }
+    if path == ":memory:" || path.contains("mode=memory") {
+        return Err(Fault::new("a store in memory would forget every logout at a restart", write));
+    }
+    if path.starts_with("//") {
+        return Err(Fault::new("`sqlite://` can be read in two ways", write));
+    }
+    if path.contains('?') || path.starts_with("file:") {
+        return Err(Fault::new("options for SQLite are not possible here", write));
+    }
+    if path.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
+        return Err(Fault::new("does not name a file", write));
+    }
+    Ok(path.to_owned())
+}

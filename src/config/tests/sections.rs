@@ -1,0 +1,530 @@
+//! Errors of meaning outside the routes: all at once.
+
+use insta::assert_snapshot;
+
+use super::{errors, warnings};
+
+#[test]
+fn all_errors_of_meaning_come_at_once() {
+    assert_snapshot!(errors("server:
+  listen: nowhere
+  timeouts:
+    header: 0s
+store:
+  url: redis://x
+tokens:
+  leeway: 1h
+identity_headers:
+  email: Host
+upstreams:
+  app:
+    servers: []
+routes:
+  - path: nowhere
+    upstream: ap
+  - path: /x
+    upstream: apps"), @r"
+    gateway.yaml:2: server.listen: `nowhere` is not an address with a port
+        Write an address and port, such as 127.0.0.1:8080
+    gateway.yaml:4: server.timeouts.header: must be at least 1ms
+    gateway.yaml:6: store.url: is not the URL of a store
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    gateway.yaml:8: tokens.leeway: must be at most 5m
+        It forgives clocks that differ; it is not a lifetime
+    gateway.yaml:10: identity_headers.email: `Host` has a meaning of its own
+        Choose another, such as X-Auth-Email
+    gateway.yaml:13: upstreams.app.servers: is an empty list
+        Give one server at least, such as http://127.0.0.1:5000
+    gateway.yaml:15: routes[0].path: `nowhere` does not begin with `/`
+        Write /nowhere
+    gateway.yaml:16: routes[0].upstream: there is no upstream `ap`
+        Did you mean `app`? There are: app
+    gateway.yaml:18: routes[1].upstream: there is no upstream `apps`
+        Did you mean `app`? There are: app
+    ");
+}
+
+#[test]
+fn addresses() {
+    assert_snapshot!(errors("server: {listen: 8080x}"), @r"
+    gateway.yaml:1: server.listen: `8080x` is not an address with a port
+        Write an address and port, such as 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors(r#"server: {listen: "8080"}"#), @r"
+    gateway.yaml:1: server.listen: `8080` is not an address with a port
+        Write 0.0.0.0:8080 for all addresses, or 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors(r#"server: {listen: ":8080"}"#), @r"
+    gateway.yaml:1: server.listen: `:8080` is not an address with a port
+        Write 0.0.0.0:8080 for all addresses, or 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors(r#"server: {listen: "localhost:8080"}"#), @r"
+    gateway.yaml:1: server.listen: `localhost:8080` is not an address with a port
+        Write 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors("server: {listen: 127.0.0.1}"), @r"
+    gateway.yaml:1: server.listen: `127.0.0.1` is not an address with a port
+        The port is missing, as in 127.0.0.1:8080 or [::1]:8080
+    ");
+    assert_snapshot!(errors(r#"server: {listen: "127.0.0.1:99999"}"#), @r"
+    gateway.yaml:1: server.listen: `127.0.0.1:99999` is not an address with a port
+        Write an address and port, such as 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors(r#"server: {listen: "unix:/run/p.sock"}"#), @r"
+    gateway.yaml:1: server.listen: unix sockets are not supported by this version
+        Write an address and port, such as 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors("server: {listen: []}"), @r"
+    gateway.yaml:1: server.listen: is an empty list
+        Give one address at least, such as 127.0.0.1:8080
+    ");
+    assert_snapshot!(errors("server:
+  listen:
+    - 127.0.0.1:80
+    - 127.0.0.1:80"), @r"
+    gateway.yaml:4: server.listen[1]: 127.0.0.1:80 stands twice
+        Keep one of the two
+    ");
+    assert_snapshot!(errors(r#"server: {listen: ["0.0.0.0:80", "127.0.0.1:80"]}"#), @r"
+    gateway.yaml:1: server.listen[1]: 127.0.0.1:80 is within 0.0.0.0:80
+        Keep one of the two
+    ");
+    assert_snapshot!(errors("admin: {listen: 127.0.0.1:8080}"), @r"
+    gateway.yaml:1: admin.listen: 127.0.0.1:8080 is taken by server.listen
+        Give it a port of its own, or null
+    ");
+    assert_snapshot!(errors(r#"server: {listen: "0.0.0.0:9180"}"#), @r"
+    gateway.yaml: admin.listen: 127.0.0.1:9180 is taken by server.listen
+        Give it a port of its own, or null
+    ");
+    assert_snapshot!(errors("admin: {listen: nowhere}"), @r"
+    gateway.yaml:1: admin.listen: `nowhere` is not an address with a port
+        Write an address and port, such as 127.0.0.1:8080
+    ");
+}
+
+#[test]
+fn trusted_proxies() {
+    assert_snapshot!(errors("server: {trusted_proxies: [10.0.0.0/33]}"), @r"
+    gateway.yaml:1: server.trusted_proxies[0]: `10.0.0.0/33` is not an address or range
+        Write such as 10.0.0.0/8, fd00::/8 or 192.0.2.7
+    ");
+    assert_snapshot!(errors("server: {trusted_proxies: [proxy.example]}"), @r"
+    gateway.yaml:1: server.trusted_proxies[0]: `proxy.example` is not an address or range
+        Write such as 10.0.0.0/8, fd00::/8 or 192.0.2.7
+    ");
+    assert_snapshot!(errors("server: {trusted_proxies: [10.0.0.0/+8]}"), @r"
+    gateway.yaml:1: server.trusted_proxies[0]: `10.0.0.0/+8` is not an address or range
+        Write such as 10.0.0.0/8, fd00::/8 or 192.0.2.7
+    ");
+}
+
+#[test]
+fn numbers_durations_and_sizes() {
+    assert_snapshot!(errors("server: {workers: 5000}"), @"gateway.yaml:1: server.workers: must be from 0 to 1024");
+    assert_snapshot!(errors(r#"server: {timeouts: {idle: "10"}}"#), @r"
+    gateway.yaml:1: server.timeouts.idle: `10` is not a duration
+        Write such as 500ms, 10s, 15m, 1h30m or 30d
+    ");
+    assert_snapshot!(errors("server: {timeouts: {idle: 1.5s}}"), @r"
+    gateway.yaml:1: server.timeouts.idle: `1.5s` is not a duration
+        Write such as 500ms, 10s, 15m, 1h30m or 30d
+    ");
+    assert_snapshot!(errors("server: {timeouts: {idle: 0s}}"), @"gateway.yaml:1: server.timeouts.idle: must be at least 1ms");
+    assert_snapshot!(errors("server: {timeouts: {idle: 11000d}}"), @"gateway.yaml:1: server.timeouts.idle: must be at most ten years (3650d)");
+    assert_snapshot!(errors("server: {timeouts: {idle: 5m1h}}"), @r"
+    gateway.yaml:1: server.timeouts.idle: `5m1h` is not a duration
+        Write such as 500ms, 10s, 15m, 1h30m or 30d
+    ");
+    assert_snapshot!(errors("server: {limits: {header_bytes: 4KiB}}"), @"gateway.yaml:1: server.limits.header_bytes: must be from 8KiB to 1MiB");
+    assert_snapshot!(errors("server: {limits: {header_bytes: 2MiB}}"), @"gateway.yaml:1: server.limits.header_bytes: must be from 8KiB to 1MiB");
+    assert_snapshot!(errors("server: {limits: {body: 64MB}}"), @r"
+    gateway.yaml:1: server.limits.body: `64MB` is not a size
+        Write such as 512B, 64KiB, 1MiB or 2GiB
+    ");
+    assert_snapshot!(errors("server: {limits: {body: 0}}"), @"gateway.yaml:1: server.limits.body: must be from 1B to 1TiB");
+    assert_snapshot!(errors("server: {limits: {body: 99999999999GiB}}"), @r"
+    gateway.yaml:1: server.limits.body: `99999999999GiB` is not a size
+        Write such as 512B, 64KiB, 1MiB or 2GiB
+    ");
+    assert_snapshot!(errors("store: {max_stale: 10ms}"), @"gateway.yaml:1: store.max_stale: must be at least 1s");
+    assert_snapshot!(errors("identity: {password: {min_length: 0}}"), @"gateway.yaml:1: identity.password.min_length: must be from 1 to 1024");
+    assert_snapshot!(errors("identity: {password: {min_length: 2000}}"), @"gateway.yaml:1: identity.password.min_length: must be from 1 to 1024");
+    assert_snapshot!(errors("identity: {password: {argon2: {memory: 1KiB}}}"), @"gateway.yaml:1: identity.password.argon2.memory: must be from 8KiB to 4GiB");
+    assert_snapshot!(errors("identity: {password: {argon2: {memory: 16KiB, parallelism: 4}}}"), @r"
+    gateway.yaml:1: identity.password.argon2.memory: 16KiB is too little for 4 lanes
+        Give 8KiB a lane at least: 32KiB
+    ");
+    assert_snapshot!(errors("identity: {password: {argon2: {iterations: 0}}}"), @"gateway.yaml:1: identity.password.argon2.iterations: must be from 1 to 1000");
+    assert_snapshot!(errors("identity: {password: {argon2: {parallelism: 0}}}"), @"gateway.yaml:1: identity.password.argon2.parallelism: must be from 1 to 64");
+}
+
+#[test]
+fn stores() {
+    assert_snapshot!(errors(r#"store: {url: "postgres://user:hunter2@h/db"}"#), @r"
+    gateway.yaml:1: store.url: PostgreSQL is not supported by this version, which has SQLite only
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "redis://user:hunter2@h"}"#), @r"
+    gateway.yaml:1: store.url: is not the URL of a store
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors("store: {url: portcullis.db}"), @r"
+    gateway.yaml:1: store.url: is not the URL of a store
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "sqlite::memory:"}"#), @r"
+    gateway.yaml:1: store.url: a store in memory would forget every logout at a restart
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "sqlite:"}"#), @r"
+    gateway.yaml:1: store.url: does not name a file
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "sqlite://x.db"}"#), @r"
+    gateway.yaml:1: store.url: `sqlite://` can be read in two ways
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "sqlite:x.db?mode=ro"}"#), @r"
+    gateway.yaml:1: store.url: options for SQLite are not possible here
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(errors(r#"store: {url: "sqlite:data/"}"#), @r"
+    gateway.yaml:1: store.url: does not name a file
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+}
+
+#[test]
+fn secrets() {
+    assert_snapshot!(errors("tokens: {secret: hunter2}"), @r"
+    gateway.yaml:1: tokens.secret: the secret has 7 bytes; HS256 needs 32 at least
+        Make one with `openssl rand -base64 48`, or leave it out to have one made and kept in the store
+    ");
+    assert_snapshot!(errors(r#"tokens: {secret: ""}"#), @r"
+    gateway.yaml:1: tokens.secret: the secret is empty
+        Make one with `openssl rand -base64 48`, or leave it out to have one made and kept in the store
+    ");
+    assert_snapshot!(errors(r#"tokens: {secret: "${SECRET}", secret_file: x}"#), @r"
+    gateway.yaml:1: tokens.secret_file: stands beside tokens.secret
+        Keep one of the two
+    ");
+    assert_snapshot!(errors("tokens: {secret_file: /nonexistent/jwt.key}"), @"gateway.yaml:1: tokens.secret_file: /nonexistent/jwt.key cannot be read: No such file or directory (os error 2)");
+    assert_snapshot!(errors(r#"tokens: {secret_file: ""}"#), @r"
+    gateway.yaml:1: tokens.secret_file: is empty
+        Leave the key out instead
+    ");
+    assert_snapshot!(errors(r#"tokens: {secret: "${NO_SUCH}"}"#), @r"
+    gateway.yaml:1: tokens.secret: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    ");
+}
+
+#[test]
+fn a_wrong_typed_secret_is_not_quoted() {
+    assert_snapshot!(errors("tokens: {secret: 4711471147114711}"), @r"
+    gateway.yaml:1:18: tokens.secret: expected text, found a number
+        Put it in quotes
+    ");
+    assert_snapshot!(errors("tokens: {secret: [hunter2]}"), @"gateway.yaml:1:18: tokens.secret: expected text, found a list");
+    assert_snapshot!(errors("tokens: {secret: {hunter2: x}}"), @"gateway.yaml:1:18: tokens.secret: expected text, found a mapping");
+    assert_snapshot!(errors("tokens: {secret: true}"), @r"
+    gateway.yaml:1:18: tokens.secret: expected text, found a truth value
+        Put it in quotes
+    ");
+    assert_snapshot!(errors("tokens: {secret: !hunter2 x}"), @r"
+    gateway.yaml:1:18: tokens.secret: expected text, found something else
+        Put it in quotes
+    ");
+    assert_snapshot!(errors("tokens: {secret: !!int hunter2}"), @"gateway.yaml:1:18: tokens.secret: expected an integer, found text");
+    assert_snapshot!(errors("tokens: {secret: *hunter2}"), @r"
+    gateway.yaml:1:18: no anchor has the name that stands here after `*`
+        Text that begins with `*` goes in quotes
+    ");
+    assert_snapshot!(errors("tokens: hunter2"), @"gateway.yaml:1:9: tokens: expected a mapping, found text");
+    assert_snapshot!(errors("tokens: [hunter2]"), @"gateway.yaml:1:9: tokens: expected a mapping, found a list");
+    assert_snapshot!(errors("store: hunter2"), @"gateway.yaml:1:8: store: expected a mapping, found text");
+    assert_snapshot!(errors("tokens: {secret: null x: hunter2}"), @"gateway.yaml:1:24: did not find expected ',' or '}', while parsing a flow mapping at line 1 column 9");
+}
+
+#[test]
+fn lifetimes() {
+    assert_snapshot!(errors("tokens: {access_ttl: 2d, refresh_ttl: 1d}"), @r"
+    gateway.yaml:1: tokens.access_ttl: 2d is longer than tokens.refresh_ttl, 1d
+        A refresh token outlives the access tokens that it gets
+    ");
+    assert_snapshot!(errors("tokens: {access_ttl: 500ms}"), @"gateway.yaml:1: tokens.access_ttl: must be at least 1s");
+    assert_snapshot!(errors("tokens: {leeway: 6m}"), @r"
+    gateway.yaml:1: tokens.leeway: must be at most 5m
+        It forgives clocks that differ; it is not a lifetime
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: ""}"#), @r"
+    gateway.yaml:1: tokens.issuer: is empty
+        Leave the key out instead
+    ");
+    assert_snapshot!(errors(r#"tokens: {audience: "a\nb"}"#), @"gateway.yaml:1: tokens.audience: holds a control character");
+}
+
+#[test]
+fn identities() {
+    assert_snapshot!(errors("identity: {users: anyone}"), @r"
+    gateway.yaml:1: identity.users: `anyone` is for flask mode only
+        Write admin or off, or set identity.responses to flask
+    ");
+    assert_snapshot!(errors("identity: {prefix: auth}"), @r"
+    gateway.yaml:1: identity.prefix: `auth` does not begin with `/`
+        Write such as /auth
+    ");
+    assert_snapshot!(errors("identity: {prefix: /}"), @r"
+    gateway.yaml:1: identity.prefix: is just `/`
+        Leave it empty
+    ");
+    assert_snapshot!(errors("identity: {prefix: /auth/}"), @r"
+    gateway.yaml:1: identity.prefix: `/auth/` ends with `/`
+        Write `/auth`
+    ");
+    assert_snapshot!(errors("identity: {prefix: /a//b}"), @r"
+    gateway.yaml:1: identity.prefix: `/a//b` is not a plain path
+        Its segments have the characters A-Z a-z 0-9 - . _ ~ only, and are not `.` or `..`
+    ");
+    assert_snapshot!(errors("identity: {prefix: /a/../b}"), @r"
+    gateway.yaml:1: identity.prefix: `/a/../b` is not a plain path
+        Its segments have the characters A-Z a-z 0-9 - . _ ~ only, and are not `.` or `..`
+    ");
+    assert_snapshot!(errors(r#"identity: {prefix: "/a b"}"#), @r"
+    gateway.yaml:1: identity.prefix: `/a b` is not a plain path
+        Its segments have the characters A-Z a-z 0-9 - . _ ~ only, and are not `.` or `..`
+    ");
+}
+
+#[test]
+fn headers() {
+    assert_snapshot!(errors(r#"identity_headers: {email: "X Email"}"#), @r"
+    gateway.yaml:1: identity_headers.email: `X Email` is not the name of a header
+        Write such as X-Auth-Email: letters, digits and -
+    ");
+    assert_snapshot!(errors(r#"identity_headers: {email: ""}"#), @r"
+    gateway.yaml:1: identity_headers.email: an empty text is not the name of a header
+        Write such as X-Auth-Email: letters, digits and -
+    ");
+    assert_snapshot!(errors("identity_headers: {email: Authorization}"), @r"
+    gateway.yaml:1: identity_headers.email: `Authorization` has a meaning of its own
+        Choose another, such as X-Auth-Email
+    ");
+    assert_snapshot!(errors("identity_headers: {email: Proxy_User}"), @r"
+    gateway.yaml:1: identity_headers.email: `Proxy_User` has a meaning of its own
+        Choose another, such as X-Auth-Email
+    ");
+    assert_snapshot!(errors("identity_headers: {email: X-Forwarded-Email}"), @r"
+    gateway.yaml:1: identity_headers.email: `X-Forwarded-Email` has a meaning of its own
+        Choose another, such as X-Auth-Email
+    ");
+    assert_snapshot!(errors("identity_headers: {email: Portcullis.Error}"), @r"
+    gateway.yaml:1: identity_headers.email: `Portcullis.Error` has a meaning of its own
+        Choose another, such as X-Auth-Email
+    ");
+    assert_snapshot!(errors("identity_headers: {email: X_Auth.Subject}"), @r"
+    gateway.yaml:1: identity_headers.email: `X_Auth.Subject` is the same header as `X-Auth-Subject`
+        Upstreams tell names apart by letters and digits only: choose another
+    ");
+    assert_snapshot!(errors("identity_headers:
+  email: X-Email
+  mail: x_email"), @r"
+    gateway.yaml:3: identity_headers.mail: `x_email` is the same header as `X-Email`
+        Upstreams tell names apart by letters and digits only: choose another
+    ");
+    assert_snapshot!(errors(r#"identity_headers: {"": X-Email}"#), @"gateway.yaml:1: identity_headers.: an empty text is not the name of a claim");
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn upstream_servers() {
+    assert_snapshot!(errors("upstreams: {app: {servers: []}}"), @r"
+    gateway.yaml:1: upstreams.app.servers: is an empty list
+        Give one server at least, such as http://127.0.0.1:5000
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["h:80"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `h:80` is not a URL
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["127.0.0.1"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `127.0.0.1` is not a URL
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["https://h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: https:// is not supported by this version
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["unix:/run/app.sock"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: unix sockets are not supported by this version
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["ftp://h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `ftp` is not a possible scheme
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://user:hunter2@h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no user or password
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["user:hunter2@h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: is not a URL
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h/base"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no path, query or fragment
+        Write http://HOST:PORT; a route's strip_prefix changes the path that is sent
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h?x"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no path, query or fragment
+        Write http://HOST:PORT; a route's strip_prefix changes the path that is sent
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL has no host
+        Write http://HOST:PORT
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:0"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `0` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:99999"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `99999` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: an empty text is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://[::1"]}}"#), @"gateway.yaml:1: upstreams.app.servers[0]: `[::1` is not an IPv6 address");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://::1"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `::1` lacks brackets
+        Write [::1]
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://1.2.3.4.5"]}}"#), @"gateway.yaml:1: upstreams.app.servers[0]: `1.2.3.4.5` looks like an IPv4 address, but is none");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://a_b..c"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `a_b..c` is not a host name
+        A host name has the characters a-z 0-9 - _ and single dots
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://bücher.example"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `bücher.example` has letters beyond ASCII
+        Write its punycode form, which begins with xn--
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: [{url: "http://h", weight: 0}, {url: "http://i", weight: 0}]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers: every weight is 0, so that no server would get a request
+        Give one a weight of 1
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: [{url: "http://h", weight: 1000}]}}"#), @"gateway.yaml:1: upstreams.app.servers[0].weight: must be from 0 to 256");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h", "http://H:80/"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[1]: `h:80` stands twice
+        Keep one of the two, with a larger weight
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://${EMPTY}"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the environment variable EMPTY is empty
+        Set EMPTY, or give a default: ${EMPTY:-default}
+    ");
+    assert_snapshot!(errors(r#"upstreams: {"a b": {servers: [http://h]}}"#), @r"
+    gateway.yaml:1: upstreams.a b: `a b` is not a name for an upstream
+        It has letters, digits, - and _, and begins with a letter or digit
+    ");
+    assert_snapshot!(errors("upstreams: {-a: {servers: [http://h]}}"), @r"
+    gateway.yaml:1: upstreams.-a: `-a` is not a name for an upstream
+        It has letters, digits, - and _, and begins with a letter or digit
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: ""}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: is empty
+        Write keep, upstream or a host name
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: "a/b"}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: `a/b` is not just a host name
+        Leave out scheme and path
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: "a:b"}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: `b` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors("upstreams: {a: {servers: [http://h], timeouts: {connect: 0s}}}"), @"gateway.yaml:1: upstreams.a.timeouts.connect: must be at least 1ms");
+}
+
+#[test]
+fn expansion() {
+    assert_snapshot!(errors(r#"tokens: {issuer: "${NO_SUCH}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${EMPTY}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: the environment variable EMPTY is empty
+        Set EMPTY, or give a default: ${EMPTY:-default}
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${NO_SUCH} and ${EMPTY}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    gateway.yaml:1: tokens.issuer: the environment variable EMPTY is empty
+        Set EMPTY, or give a default: ${EMPTY:-default}
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${NO_SUCH"}"#), @r"
+    gateway.yaml:1: tokens.issuer: a `${` is never closed
+        Write ${NAME} or ${NAME:-default}; a literal `${` is written `$${`
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${NO SUCH}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: `${…}` does not hold a name of A-Z a-z 0-9 _
+        Write ${NAME} or ${NAME:-default}; a literal `${` is written `$${`
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${1X}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: `${…}` does not hold a name of A-Z a-z 0-9 _
+        Write ${NAME} or ${NAME:-default}; a literal `${` is written `$${`
+    ");
+    assert_snapshot!(errors(r#"tokens: {issuer: "${}"}"#), @r"
+    gateway.yaml:1: tokens.issuer: `${…}` does not hold a name of A-Z a-z 0-9 _
+        Write ${NAME} or ${NAME:-default}; a literal `${` is written `$${`
+    ");
+    assert_snapshot!(errors(r#"log: {level: "${PORT}"}"#), @r"
+    gateway.yaml:1: log.level: `8088` is not possible here
+        Possible are: error, warn, info, debug, trace
+    ");
+    assert_snapshot!(errors(r#"log: {level: "${NO_SUCH}"}"#), @r"
+    gateway.yaml:1: log.level: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    ");
+    assert_snapshot!(errors(r#"server: {timeouts: {idle: "${NO_SUCH}"}}"#), @r"
+    gateway.yaml:1: server.timeouts.idle: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    ");
+    assert_snapshot!(errors(r#"server: {limits: {body: "${NO_SUCH}"}}"#), @r"
+    gateway.yaml:1: server.limits.body: the environment variable NO_SUCH is not set
+        Set NO_SUCH, or give a default: ${NO_SUCH:-default}
+    ");
+    assert_snapshot!(errors(r#"upstreams: {"${PORT}": {servers: [http://h]}}"#), @r"
+    gateway.yaml:1: upstreams.${PORT}: `${PORT}` is not a name for an upstream
+        It has letters, digits, - and _, and begins with a letter or digit
+    ");
+}
+
+#[test]
+fn warnings_are_loud() {
+    assert_snapshot!(warnings(""), @"routes: there are none: every path but the gateway's own endpoints is 404");
+    assert_snapshot!(warnings("tokens: {secret: jwt-secret-string}
+identity: {responses: flask, users: anyone}"), @r"
+    identity.users: anyone may list and delete all accounts, as in the tutorial
+    tokens.secret: the secret has 17 bytes; HS256 needs 32 at least. It is taken because identity.responses is flask and the tutorial's own is as short. Whoever has one token can guess such a secret offline, and then be anyone. Make one with `openssl rand -base64 48`, or leave it out to have one made and kept in the store
+    routes: there are none: every path but the gateway's own endpoints is 404
+    ");
+    assert_snapshot!(warnings("server: {trusted_proxies: [0.0.0.0/0]}"), @r"
+    server.trusted_proxies[0]: every client is believed about who it is: X-Forwarded-For can be forged by anyone
+    routes: there are none: every path but the gateway's own endpoints is 404
+    ");
+    assert_snapshot!(warnings("identity: {password: {argon2: {memory: 8MiB, iterations: 1}}}"), @r"
+    identity.password.argon2: these passwords are cheap to guess for whoever gets the database; the default is 19MiB and 2 iterations
+    routes: there are none: every path but the gateway's own endpoints is 404
+    ");
+    assert_snapshot!(warnings("upstreams:
+  app:
+    servers: [http://h:1]
+"), @r"
+    routes: there are none: every path but the gateway's own endpoints is 404
+    upstreams.app: no route leads here
+    ");
+    assert_snapshot!(warnings("upstreams:
+  app:
+    servers: [http://h:1]
+routes: [{path: /*, upstream: app, auth: public}]"), @"routes[0]: is public for every path, and no route requires a token: nothing is protected");
+}

@@ -56,3 +56,5 @@ pub mod clock;
 pub mod secret;
 pub mod model;
 pub mod config;
+pub mod telemetry;
+pub mod message;

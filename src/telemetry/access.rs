@@ -1,0 +1,227 @@
+//! The access log: one line a request. A worker formats its lines into a buffer of its own; one thread writes them, so
+//! that a slow reader of standard output never stops a request.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use crate::clock::UnixTime;
+use crate::telemetry::log::Shape;
+
+/// Buffers that may wait for the writer.
+const WAITING: usize = 256;
+
+/// A buffer of this size, in bytes, is handed over.
+const FULL: usize = 16 * 1024;
+
+/// One line.
+pub struct Line<'a> {
+    /// When the request came.
+    pub time: UnixTime,
+    /// Until the header section of the answer was ready.
+    pub took: Duration,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The method.
+    pub method: &'a str,
+    /// The path as it was sent, without query: a query may hold secrets.
+    pub path: &'a str,
+    /// The route's or endpoint's name.
+    pub route: &'a str,
+    /// The status that was answered.
+    pub status: u16,
+    /// The code of a refusal.
+    pub error: Option<&'a str>,
+    /// Why it was refused, when only the inside knows.
+    pub cause: Option<&'a str>,
+    /// `sub` of the caller's token.
+    pub subject: Option<&'a str>,
+    /// `jti` of the caller's token.
+    pub token_id: Option<&'a str>,
+    /// `sid` of the caller's token.
+    pub session: Option<&'a str>,
+}
+
+/// The writing thread's front. Dropping the last clone ends it once all is written.
+#[derive(Clone)]
+pub struct Writer {
+    lines: SyncSender<String>,
+    lost: IntCounter,
+    shape: Shape,
+}
+
+impl Writer {
+    /// Starts the thread. `lost` counts lines that found no room because nobody reads standard output.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(shape: Shape, lost: IntCounter) -> io::Result<Self> {
+        let (lines, waiting) = sync_channel(WAITING);
+        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&waiting))?;
+        Ok(Self { lines, lost, shape })
+    }
+}
+
+fn write_all(waiting: &Receiver<String>) {
+    for lines in waiting {
+        // A closed standard output is nobody's error to report to.
+        let _ = io::stdout().lock().write_all(lines.as_bytes());
+    }
+}
+
+/// One worker's end. Lines come out at [`flush`](Self::flush), or when enough have gathered.
+pub struct Buffer {
+    writer: Writer,
+    text: RefCell<String>,
+}
+
+impl Buffer {
+    /// An empty one.
+    pub fn new(writer: Writer) -> Self {
+        Self { writer, text: RefCell::new(String::new()) }
+    }
+
+    /// Adds a line.
+    pub fn add(&self, line: &Line<'_>) {
+        let mut text = self.text.borrow_mut();
+        // Writing to a String does not fail.
+        let _ = match self.writer.shape {
+            Shape::Json => line.write_json(&mut text),
+            Shape::Text => line.write_text(&mut text),
+        };
+        text.push('\n');
+        if text.len() >= FULL {
+            self.hand_over(&mut text);
+        }
+    }
+
+    /// Hands over what has gathered.
+    pub fn flush(&self) {
+        let mut text = self.text.borrow_mut();
+        if !text.is_empty() {
+            self.hand_over(&mut text);
+        }
+    }
+
+    fn hand_over(&self, text: &mut String) {
+        let lines = std::mem::take(text);
+        let count = lines.bytes().filter(|byte| *byte == b'\n').count() as u64;
+        if self.writer.lines.try_send(lines).is_err() {
+            self.writer.lost.inc_by(count);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Line<'_> {
+    fn write_json(&self, out: &mut String) -> std::fmt::Result {
+        let ms = self.took.as_secs_f64() * 1000.0;
+        write!(out, r#"{{"timestamp":"{}","level":"INFO","message":"request","request_id":"#, self.time)?;
+        json_string(out, self.request_id)?;
+        write!(out, r#","client":"{}","method":"#, self.client)?;
+        json_string(out, self.method)?;
+        out.push_str(r#","path":"#);
+        json_string(out, self.path)?;
+        out.push_str(r#","route":"#);
+        json_string(out, self.route)?;
+        write!(out, r#","status":{},"duration_ms":{ms:.3}"#, self.status)?;
+        for (name, value) in self.optional() {
+            if let Some(value) = value {
+                write!(out, r#","{name}":"#)?;
+                json_string(out, value)?;
+            }
+        }
+        out.push('}');
+        Ok(())
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        let ms = self.took.as_secs_f64() * 1000.0;
+        let Self { time, client, status, .. } = self;
+        write!(out, "{time} {client} {} {} {status} {ms:.1} ms route=", plain(self.method), plain(self.path))?;
+        json_string(out, self.route)?;
+        for (name, value) in self.optional() {
+            if let Some(value) = value {
+                write!(out, " {name}=")?;
+                json_string(out, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn optional(&self) -> [(&'static str, Option<&str>); 5] {
+        [
+            ("error", self.error),
+            ("cause", self.cause),
+            ("sub", self.subject),
+            ("jti", self.token_id),
+            ("sid", self.session),
+        ]
+    }
+}
+
+/// Terminals obey control characters; a path must not.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Writes `text` as a JSON string.
+fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_json_whatever_stands_in_them() {
+        let line = Line {
+            time: UnixTime::from_secs(0),
+            took: Duration::from_micros(1234),
+            request_id: "id",
+            client: IpAddr::from([127, 0, 0, 1]),
+            method: "GET",
+            path: "/a\"\\\u{7}\u{1b}[31mé",
+            route: "/*",
+            status: 200,
+            error: None,
+            cause: None,
+            subject: Some("alice"),
+            token_id: Some("t\n"),
+            session: None,
+        };
+        let mut json = String::new();
+        line.write_json(&mut json).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["path"], "/a\"\\\u{7}\u{1b}[31mé");
+        assert_eq!(value["jti"], "t\n");
+        assert_eq!(value["duration_ms"], 1.234);
+        let mut text = String::new();
+        line.write_text(&mut text).unwrap();
+        assert!(!text.contains('\u{1b}') && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,178 @@
+//! Metrics in Prometheus' text format. Labels are route, method, status class and outcome; never a path or a name.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+pub use prometheus::Error;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An upstream answered.
+    Forwarded,
+    /// The gateway answered what was asked of it.
+    Answered,
+    /// The gateway refused.
+    Refused,
+}
+
+impl Outcome {
+    const ALL: [&'static str; 3] = ["forwarded", "answered", "refused"];
+}
+
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Upper bounds of the latency histogram's buckets, in seconds.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    /// Access lines that were thrown away.
+    pub lost_lines: IntCounter,
+    gauges: Gauges,
+}
+
+struct Gauges {
+    revocations: IntGauge,
+    store_up: IntGauge,
+    feed_silence_ms: IntGauge,
+    stale: IntGauge,
+}
+
+/// What is read off when metrics are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Live revocations in memory.
+    pub revocations: u64,
+    /// Whether the store answered when it was last asked.
+    pub store_up: bool,
+    /// How long ago the store was heard.
+    pub feed_silence: Duration,
+    /// Whether protected routes answer 503 for it.
+    pub stale: bool,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    /// When two of them clash, which the tests would show.
+    pub fn new() -> Result<Self, Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("portcullis_requests_total", "Requests by route, method, status class and outcome."),
+            &["route", "method", "status", "outcome"],
+        )?;
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("portcullis_request_seconds", "Time until the header section of the answer.")
+                .buckets(BUCKETS.to_vec()),
+            &["route"],
+        )?;
+        let lost_lines = IntCounter::new("portcullis_access_lines_lost_total", "Access lines that nobody read.")?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(lost_lines.clone()))?;
+        let gauges = Gauges {
+            revocations: gauge(&registry, "portcullis_revocations", "Live revocations in memory.")?,
+            store_up: gauge(&registry, "portcullis_store_up", "1 when the store answered last time.")?,
+            feed_silence_ms: gauge(
+                &registry,
+                "portcullis_feed_silence_milliseconds",
+                "How long ago the store was heard: the bound on how late a revocation of another process is.",
+            )?,
+            stale: gauge(&registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
+        };
+        Ok(Self { registry, requests, seconds, lost_lines, gauges })
+    }
+
+    /// The counters of one route or endpoint, to be asked for once.
+    pub fn route(&self, name: &str) -> Route {
+        Route {
+            name: name.into(),
+            requests: self.requests.clone(),
+            counters: std::array::from_fn(|_| OnceLock::new()),
+            seconds: self.seconds.with_label_values(&[name]),
+        }
+    }
+
+    /// Everything as text, after `reading` is taken in.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub fn encode(&self, reading: Reading) -> Result<Vec<u8>, Error> {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.gauges.revocations.set(signed(reading.revocations));
+        self.gauges.store_up.set(i64::from(reading.store_up));
+        self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
+        self.gauges.stale.set(i64::from(reading.stale));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, Error> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+/// The counters of one route. Each series is made when it first counts; after that no lock is taken.
+pub struct Route {
+    name: Box<str>,
+    requests: IntCounterVec,
+    counters: [OnceLock<IntCounter>; METHODS.len() * CLASSES.len() * Outcome::ALL.len()],
+    seconds: Histogram,
+}
+
+impl Route {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a request.
+    pub fn count(&self, method: &str, status: u16, outcome: Outcome, took: Duration) {
+        let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
+        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+        let index = (method * CLASSES.len() + class) * Outcome::ALL.len() + outcome as usize;
+        if let (Some(counter), Some(method), Some(class), Some(outcome)) =
+            (self.counters.get(index), METHODS.get(method), CLASSES.get(class), Outcome::ALL.get(outcome as usize))
+        {
+            counter.get_or_init(|| self.requests.with_label_values(&[&*self.name, *method, *class, *outcome])).inc();
+        }
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_class_and_outcome() {
+        let metrics = Metrics::new().unwrap();
+        let route = metrics.route("/secret");
+        route.count("GET", 200, Outcome::Forwarded, Duration::from_millis(2));
+        route.count("GET", 204, Outcome::Forwarded, Duration::from_millis(2));
+        route.count("BREW", 401, Outcome::Refused, Duration::ZERO);
+        let reading = Reading { revocations: 3, store_up: true, feed_silence: Duration::ZERO, stale: false };
+        let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();
+        for line in [
+            r#"portcullis_requests_total{method="GET",outcome="forwarded",route="/secret",status="2xx"} 2"#,
+            r#"portcullis_requests_total{method="other",outcome="refused",route="/secret",status="4xx"} 1"#,
+            r#"portcullis_request_seconds_count{route="/secret"} 3"#,
+            "portcullis_revocations 3",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

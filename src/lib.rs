@@ -58,3 +58,4 @@ pub mod model;
 pub mod config;
 pub mod telemetry;
 pub mod message;
+pub mod store;

@@ -1,0 +1,287 @@
+//! The store: accounts, sessions, signing keys and revocations, durable and shared between processes.
+//!
+//! Here stand the records and the errors; `sqlite.rs` holds the functions. A function that returned `Ok` has its change
+//! on the disk. One whose future is dropped may still take effect. Times are parameters: the store reads no clock.
+
+mod revocation;
+mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::UnixTime;
+use crate::model::{AccountId, Generation, Role, SessionId, Username};
+use crate::secret::Secret;
+
+pub use revocation::{Key, Kind, Revocation};
+pub use sqlite::Store;
+
+/// An account as it is stored.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Never given to another account.
+    pub id: AccountId,
+    /// Exactly as it was registered.
+    pub username: Username,
+    /// The password's hash, a PHC string.
+    pub hash: Secret,
+    /// In the order of their bytes, each once.
+    pub roles: Vec<Role>,
+    /// What a token of this account must carry.
+    pub generation: Generation,
+    /// Whether it is barred from logging in.
+    pub disabled: bool,
+    /// When it was registered.
+    pub created: UnixTime,
+}
+
+/// An account that is about to be registered.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    /// The name that it asks for.
+    pub username: Username,
+    /// The password's hash, a PHC string.
+    pub hash: Secret,
+    /// In any order; repeated ones count once.
+    pub roles: Vec<Role>,
+    /// Now.
+    pub at: UnixTime,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug)]
+pub enum Registered {
+    /// It stands.
+    Created(Account),
+    /// There is an account of that name; nothing was changed.
+    Taken,
+}
+
+/// A session that is about to be opened.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// A fresh one.
+    pub id: SessionId,
+    /// Now.
+    pub at: UnixTime,
+    /// When its last token expires, as far as is known yet.
+    pub expires: UnixTime,
+    /// Where the client is, for the user to recognise it.
+    pub address: Option<String>,
+    /// What the client says it is, for the user to recognise it.
+    pub user_agent: Option<String>,
+}
+
+/// A refresh token on its way to a successor.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// Of its `jti`.
+    pub token: Key,
+    /// Whose it is.
+    pub account: AccountId,
+    /// The account's, as it was read.
+    pub generation: Generation,
+    /// Now.
+    pub at: UnixTime,
+    /// When the last token of the session expires, as far as is known.
+    pub expires: UnixTime,
+}
+
+/// A session as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The `sid` of its tokens.
+    pub id: SessionId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// The login.
+    pub created: UnixTime,
+    /// The last login or refresh.
+    pub last_used: UnixTime,
+    /// When its last token expires.
+    pub expires: UnixTime,
+    /// Where the client was at the login.
+    pub address: Option<String>,
+    /// What the client said it was at the login.
+    pub user_agent: Option<String>,
+}
+
+/// A key that the gateway made and keeps.
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    /// What tokens call it.
+    pub kid: String,
+    /// As in a token's `alg`.
+    pub algorithm: String,
+    /// The key itself.
+    pub secret: Secret,
+    /// When it was made.
+    pub created: UnixTime,
+    /// What it may still be used for.
+    pub state: KeyState,
+}
+
+/// What a [`SigningKey`] is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It signs and verifies. There is at most one.
+    Signing,
+    /// It verifies tokens that it signed earlier.
+    Verifying,
+}
+
+/// How much there is in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Accounts, disabled ones too.
+    pub accounts: u64,
+    /// Sessions that have not expired.
+    pub sessions: u64,
+    /// Revocations that are kept.
+    pub revocations: u64,
+}
+
+/// Why the store did not do what it was asked. Nothing was changed then, or, with [`Error::Io`], perhaps: asking again
+/// is safe.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no file, and none may be made.
+    #[error(
+        "{}: there is no database yet; start the gateway once, or make the first account with `portcullis users add`",
+        path.display()
+    )]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file could not be made.
+    #[error(
+        "{}: the database cannot be made: {source}; the folder of store.url must exist and be writable",
+        path.display()
+    )]
+    Create {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<std::io::Error>,
+    },
+    /// The file could not be opened.
+    #[error(
+        "{}: the database cannot be opened: {source}; check store.url, and that the file and its folder may be read \
+         and written",
+        path.display()
+    )]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The file is something else.
+    #[error("{}: this is no SQLite database; name another file in store.url, or restore a backup", path.display())]
+    NotADatabase {
+        /// Which file.
+        path: PathBuf,
+        /// How SQLite put it.
+        source: Arc<rusqlite::Error>,
+    },
+    /// A database, but none of ours.
+    #[error("{}: this is another program's database; name another file in store.url", path.display())]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The schema is one that this program does not know.
+    #[error(
+        "{}: this database was made by a newer Portcullis (schema {found}; this one knows {known}); run that version, \
+         or restore a backup",
+        path.display()
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The file's schema.
+        found: i64,
+        /// The newest schema of this program.
+        known: i64,
+    },
+    /// The file system cannot do write-ahead logging.
+    #[error("{}: the database cannot use write-ahead logging here; put it on a local, writable disk", path.display())]
+    NoWal {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// What was read makes no sense.
+    #[error(
+        "{}: the database is damaged: {source}; stop the gateway, and restore a backup or try `sqlite3 FILE .recover`",
+        path.display()
+    )]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        source: Arc<rusqlite::Error>,
+    },
+    /// Reading works, writing is not allowed.
+    #[error("{}: the database is read-only; make the file, its folder and their file system writable", path.display())]
+    ReadOnly {
+        /// Which file.
+        path: PathBuf,
+        /// How SQLite put it.
+        source: Arc<rusqlite::Error>,
+    },
+    /// Reading works, writing finds no room.
+    #[error("{}: the disk is full; make room on the file system of the database", path.display())]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// How SQLite put it.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The operating system failed to read or write.
+    #[error("{}: reading or writing the database failed: {source}; check the disk and the kernel's log", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// How SQLite put it.
+        source: Arc<rusqlite::Error>,
+    },
+    /// Another process held the database locked for too long, or too much waits already.
+    #[error("the database is busy; try again, and end any other program that keeps it locked")]
+    Busy,
+    /// The store was closed.
+    #[error("the store is closed; start the gateway again")]
+    Closed,
+    /// A thread could not be started.
+    #[error("no thread could be started for the store: {0}; raise the limit of processes or memory")]
+    Thread(#[source] Arc<std::io::Error>),
+    /// Anything else.
+    #[error("the database refused: {0}; this is a bug, please report it")]
+    Sqlite(#[source] Arc<rusqlite::Error>),
+}
+
+impl Error {
+    /// Whether a fresh connection may fare better.
+    fn asks_for_reopening(&self) -> bool {
+        match self {
+            Self::Create { .. }
+            | Self::Open { .. }
+            | Self::NotADatabase { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::NoWal { .. }
+            | Self::Corrupt { .. }
+            | Self::ReadOnly { .. }
+            | Self::Io { .. } => true,
+            Self::Missing { .. }
+            | Self::Full { .. }
+            | Self::Busy
+            | Self::Closed
+            | Self::Thread(_)
+            | Self::Sqlite(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

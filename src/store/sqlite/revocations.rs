@@ -1,0 +1,141 @@
+//! Revocations: written once, read in the order of their commits, purged when no token can be alive that they end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Store;
+use crate::clock::UnixTime;
+use crate::model::Generation;
+use crate::store::{Error, Key, Kind, Revocation};
+
+/// How long an expired session is still kept: a token is honoured a little beyond its end, for the sake of clocks.
+const SESSION_GRACE: Duration = Duration::from_secs(3600);
+
+// One row of values, and no ON CONFLICT: SQLite keeps a journal of every statement that may write several rows, and uses
+// up a sequence number, which is a write, for a row that is then in conflict.
+const ADD: &str = "INSERT INTO revocation (key, kind, generation, at, keep_until) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+const FIND: &str = "SELECT seq, key, kind, generation, at, keep_until FROM revocation WHERE key = ?1";
+
+const REMOVE: &str = "DELETE FROM revocation WHERE seq = ?1";
+
+const AFTER: &str = "SELECT seq, key, kind, generation, at, keep_until FROM revocation WHERE seq > ?1
+    ORDER BY seq LIMIT ?2";
+
+const PURGE: &str = "DELETE FROM revocation WHERE seq IN
+    (SELECT seq FROM revocation WHERE keep_until < ?1 LIMIT ?2)";
+
+const PURGE_SESSIONS: &str = "DELETE FROM session WHERE rowid IN
+    (SELECT rowid FROM session WHERE expires < ?1 LIMIT ?2)";
+
+impl Store {
+    /// Adds revocations, all or none. One whose key is there already is joined with it: the later end, and for a subject
+    /// the higher generation and later time, count. Where that changes nothing, nothing is written.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<(), Error> {
+        self.write(move |connection| revocations.iter().try_for_each(|revocation| add(connection, revocation))).await
+    }
+
+    /// Up to `limit` revocations with a sequence number above `seq`, in its order, each with its own. The numbers grow
+    /// in the order of commits: what is committed later has a higher one than all that was ever returned. A changed
+    /// revocation gets a new number. Expired ones are among them until they are purged.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn revocations_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Revocation)>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.list(move |connection| {
+            connection.prepare_cached(AFTER)?.query_map([seq, limit], read_revocation)?.collect()
+        })
+        .await
+    }
+
+    /// A number that changes with every commit, of this process or another. Only comparing it with an earlier one of
+    /// the same `Store` means something.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn data_version(&self) -> Result<i64, Error> {
+        let openings = Arc::clone(&self.0.openings);
+        self.seek(move |connection| {
+            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+            // SQLite counts anew for each connection.
+            Ok((openings.load(Ordering::Relaxed) << 40) + version)
+        })
+        .await
+    }
+
+    /// Deletes what nobody can need any more at `now`, at most `limit` rows; how many it was. Call it until that is 0.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge(&self, now: UnixTime, limit: usize) -> Result<usize, Error> {
+        let bound = |left: usize| i64::try_from(left).unwrap_or(i64::MAX);
+        self.write(move |connection| {
+            let purged = connection.prepare_cached(PURGE)?.execute([now.millis(), bound(limit)])?;
+            let left = bound(limit.saturating_sub(purged));
+            let expired = (now - SESSION_GRACE).millis();
+            Ok(purged + connection.prepare_cached(PURGE_SESSIONS)?.execute([expired, left])?)
+        })
+        .await
+    }
+}
+
+/// Adds one, or joins it with the one of its key.
+pub(super) fn add(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {
+    let found = connection.prepare_cached(FIND)?.query_row([new.key.0], read_revocation).optional()?;
+    let Some((seq, old)) = found else { return insert(connection, new) };
+    let joined = join(&old, new);
+    if joined != old {
+        // Readers find it only by a new number.
+        connection.prepare_cached(REMOVE)?.execute([seq])?;
+        insert(connection, &joined)?;
+    }
+    Ok(())
+}
+
+fn insert(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {
+    connection.prepare_cached(ADD)?.execute(params![
+        new.key.0,
+        new.kind.code(),
+        new.generation.0,
+        new.at.millis(),
+        new.keep_until.millis()
+    ])?;
+    Ok(())
+}
+
+/// The stricter of both in every respect. When a token or session was revoked first does not matter to anyone.
+fn join(old: &Revocation, new: &Revocation) -> Revocation {
+    let keep_until = old.keep_until.max(new.keep_until);
+    match old.kind {
+        Kind::Token | Kind::Session => Revocation { keep_until, ..old.clone() },
+        Kind::Subject => Revocation {
+            generation: old.generation.max(new.generation),
+            at: old.at.max(new.at),
+            keep_until,
+            ..old.clone()
+        },
+    }
+}
+
+fn read_revocation(row: &Row<'_>) -> rusqlite::Result<(i64, Revocation)> {
+    let code: u8 = row.get(2)?;
+    let kind = Kind::from_code(code).ok_or_else(|| {
+        rusqlite::Error::FromSqlConversionFailure(2, Type::Integer, format!("unknown kind {code} of revocation").into())
+    })?;
+    let revocation = Revocation {
+        key: Key(row.get(1)?),
+        kind,
+        generation: Generation(row.get(3)?),
+        at: UnixTime::from_millis(row.get(4)?),
+        keep_until: UnixTime::from_millis(row.get(5)?),
+    };
+    Ok((row.get(0)?, revocation))
+}

@@ -1,0 +1,385 @@
+//! What only an embedded store does: its file, its locks, its groups, and a process that is killed.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::clock;
+use crate::store::tests::{name, newcomer, registered, session, sqlite, token};
+use crate::store::{Key, Registered};
+
+/// Names the database of the process that is to be killed.
+const VICTIM: &str = "PORTCULLIS_TEST_VICTIM";
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.db");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(&sqlite(path)).unwrap()
+}
+
+fn refused(path: &Path) -> Error {
+    Store::open(&sqlite(path)).err().expect("the store opened")
+}
+
+/// Another program's connection, which holds the write lock.
+fn locked(path: &Path) -> Connection {
+    let other = Connection::open(path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    other
+}
+
+async fn has(store: &Store, jti: &str) -> bool {
+    let rows = store.revocations_after(0, usize::MAX).await.unwrap();
+    rows.iter().any(|(_, revocation)| revocation.key == Key::token(None, jti))
+}
+
+/// Lets every task that was spawned put its job into the queue.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_its_owners_alone() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    store.revoke(vec![token("a")]).await.unwrap();
+    let modes: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), entry.metadata().unwrap().permissions().mode() & 0o777))
+        .collect();
+    assert_eq!(modes.len(), 3, "{modes:?}");
+    assert!(modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    registered(&store, "alice").await;
+    store.revoke(vec![token("a")]).await.unwrap();
+    drop(store);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the log was not cleared away");
+    let store = open(&path);
+    assert!(has(&store, "a").await);
+    assert!(store.find_account(&name("alice")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_queued() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let mut jobs = JoinSet::new();
+    for number in 0..100 {
+        let store = store.clone();
+        jobs.spawn(async move { store.revoke(vec![token(&number.to_string())]).await });
+    }
+    settle().await;
+    store.close();
+    assert!(jobs.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(open(&path).revocations_after(0, 1000).await.unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn a_command_does_not_make_a_file() {
+    let (folder, path) = folder();
+    let missing = Store::open_existing(&sqlite(&path)).err().unwrap();
+    assert!(matches!(missing, Error::Missing { .. }));
+    assert!(missing.to_string().contains("portcullis.db: there is no database yet"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    open(&path).close();
+    Store::open_existing(&sqlite(&path)).unwrap();
+}
+
+#[test]
+fn files_that_cannot_be_ours_are_refused_and_left_alone() {
+    let (folder, path) = folder();
+    let error = refused(&folder.path().join("no/such/folder.db"));
+    assert!(matches!(error, Error::Create { .. }), "{error}");
+    let error = refused(folder.path());
+    assert!(matches!(error, Error::Open { .. }), "{error}");
+
+    fs::write(&path, b"not a database, but long enough to be taken for one\n".repeat(100)).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error}");
+
+    fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE users (id INTEGER)").unwrap();
+    let before = fs::read(&path).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (_folder, path) = folder();
+    open(&path).close();
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+    assert!(error.to_string().contains("made by a newer Portcullis (schema 99; this one knows 1)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_of_its_readers() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.revoke((0..2000).map(|number| token(&number.to_string())).collect()).await.unwrap();
+    store.close();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096..].fill(0xaa);
+    fs::write(&path, bytes).unwrap();
+    let store = open(&path);
+    for _ in 0..2 {
+        let error = store.find_account(&name("alice")).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        let error = store.revoke(vec![token("x")]).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_share_a_file() {
+    let (_folder, path) = folder();
+    let (one, two) = (open(&path), open(&path));
+    let version = one.data_version().await.unwrap();
+    two.revoke(vec![token("a")]).await.unwrap();
+    assert_ne!(one.data_version().await.unwrap(), version);
+    assert!(has(&one, "a").await);
+    let key = |kid: &str| crate::store::SigningKey {
+        kid: kid.into(),
+        algorithm: "HS256".into(),
+        secret: crate::secret::Secret::new(kid),
+        created: crate::clock::UnixTime::from_secs(0),
+        state: crate::store::KeyState::Signing,
+    };
+    let (mine, theirs) = tokio::join!(one.load_or_make_key(key("1")), two.load_or_make_key(key("2")));
+    assert_eq!(mine.unwrap().kid, theirs.unwrap().kid);
+}
+
+#[test]
+fn a_first_start_of_many_at_once_makes_one_database() {
+    for _ in 0..5 {
+        let (_folder, path) = folder();
+        // One stays open: a process must not open and close the file behind SQLite's back.
+        let kept = connection::create(&path).unwrap();
+        std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..6).map(|_| scope.spawn(|| Store::open(&sqlite(&kept)).map(drop))).collect();
+            for start in starts {
+                start.join().unwrap().unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_locked_database_is_busy_and_still_read() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let other = locked(&path);
+    let begin = clock::monotonic();
+    let jobs = (0..50).map(|number| {
+        let store = store.clone();
+        async move { store.revoke(vec![token(&number.to_string())]).await }
+    });
+    let jobs: JoinSet<_> = jobs.collect();
+    assert!(store.find_account(&name("alice")).await.unwrap().is_none());
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    let results = jobs.join_all().await;
+    assert!(results.iter().all(|result| matches!(result, Err(Error::Busy))));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    drop(other);
+    store.revoke(vec![token("a")]).await.unwrap();
+    assert_eq!(store.revocations_after(0, 100).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy_at_once() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let other = locked(&path);
+    let begin = clock::monotonic();
+    let mut jobs = JoinSet::new();
+    for number in 0..1200 {
+        let store = store.clone();
+        jobs.spawn(async move { store.revoke(vec![token(&number.to_string())]).await.map(|()| number) });
+    }
+    settle().await;
+    let mut busy = 0;
+    while let Some(result) = jobs.try_join_next() {
+        assert!(matches!(result.unwrap(), Err(Error::Busy)));
+        busy += 1;
+    }
+    assert!((170..=180).contains(&busy) && begin.elapsed() < Duration::from_secs(1), "{busy}");
+    drop(other);
+    let done = jobs.join_all().await;
+    assert!(done.iter().all(Result::is_ok));
+    assert_eq!(store.revocations_after(0, 2000).await.unwrap().len(), done.len());
+}
+
+#[tokio::test]
+async fn a_failing_job_leaves_its_group_alone() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.register(newcomer("alice"), Some(session("s"))).await.unwrap();
+    let other = locked(&path);
+    let (mut good, mut bad) = (JoinSet::new(), JoinSet::new());
+    for number in 0..20 {
+        let (one, two) = (store.clone(), store.clone());
+        good.spawn(async move { one.revoke(vec![token(&number.to_string())]).await });
+        // The account goes in, then its session's id is taken.
+        let username = format!("user{number}");
+        bad.spawn(async move { two.register(newcomer(&username), Some(session("s"))).await });
+    }
+    settle().await;
+    drop(other);
+    assert!(good.join_all().await.iter().all(Result::is_ok));
+    assert!(bad.join_all().await.iter().all(|result| matches!(result, Err(Error::Sqlite(_)))));
+    assert_eq!(store.revocations_after(0, 100).await.unwrap().len(), 20);
+    assert_eq!(store.list_accounts(None, 100).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failing_commit_fails_all_of_its_group() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let other = locked(&path);
+    let mut jobs = JoinSet::new();
+    for number in 0..10 {
+        let store = store.clone();
+        jobs.spawn(async move { store.revoke(vec![token(&number.to_string())]).await });
+    }
+    let spoiler = store.clone();
+    // A deferred foreign key that holds nothing: found out by COMMIT alone.
+    jobs.spawn(async move {
+        let sql = "PRAGMA defer_foreign_keys = ON; INSERT INTO account_role (account, role) VALUES (99, 'x')";
+        spoiler.run_on_writer(sql).await
+    });
+    settle().await;
+    drop(other);
+    let results = jobs.join_all().await;
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    assert!(store.revocations_after(0, 100).await.unwrap().is_empty());
+    store.revoke(vec![token("a")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_gave_up_fails_its_group_only() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let other = locked(&path);
+    let mut jobs = JoinSet::new();
+    for number in 0..10 {
+        let store = store.clone();
+        jobs.spawn(async move { store.revoke(vec![token(&number.to_string())]).await });
+    }
+    let spoiler = store.clone();
+    jobs.spawn(async move { spoiler.run_on_writer("ROLLBACK; SELECT no_such_function()").await });
+    settle().await;
+    drop(other);
+    assert!(jobs.join_all().await.iter().all(Result::is_err));
+    assert!(store.revocations_after(0, 100).await.unwrap().is_empty());
+    store.revoke(vec![token("a")]).await.unwrap();
+}
+
+/// SQLite's own bound on the file stands in for a full disk: it is refused in the same place, with the same code.
+#[tokio::test]
+async fn a_full_disk_bars_writing_alone_and_until_there_is_room() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.run_on_writer("PRAGMA max_page_count = 1").await.unwrap();
+    let mut done = vec![];
+    let error = loop {
+        let jti = done.len().to_string();
+        match store.revoke(vec![token(&jti)]).await {
+            Ok(()) => done.push(jti),
+            Err(error) => break error,
+        }
+        assert!(done.len() < 10_000, "the disk is not full");
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!(matches!(store.revoke(vec![token("x")]).await, Err(Error::Full { .. })));
+    assert_eq!(store.revocations_after(0, 10_000).await.unwrap().len(), done.len());
+    assert!(store.find_account(&name("alice")).await.unwrap().is_none());
+    store.run_on_writer("PRAGMA max_page_count = 100000").await.unwrap();
+    store.revoke(vec![token("x")]).await.unwrap();
+    assert_eq!(store.revocations_after(0, 10_000).await.unwrap().len(), done.len() + 1);
+}
+
+/// `query_only` stands in for a read-only file system, because nothing is read-only to root.
+#[tokio::test]
+async fn a_read_only_database_is_read_and_heals() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    registered(&store, "alice").await;
+    store.run_on_writer("PRAGMA query_only = ON").await.unwrap();
+    let error = store.revoke(vec![token("a")]).await.unwrap_err();
+    assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    assert!(store.find_account(&name("alice")).await.unwrap().is_some());
+    store.revoke(vec![token("a")]).await.unwrap();
+    assert!(matches!(store.register(newcomer("alice"), None).await.unwrap(), Registered::Taken));
+}
+
+#[tokio::test]
+async fn every_answered_revocation_survives_a_kill() {
+    let (_folder, path) = folder();
+    let mut answered = Vec::new();
+    for round in 1..=6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::sqlite::tests::revoke_until_killed", "--ignored", "--nocapture"])
+            .env(VICTIM, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let jti = |line: String| line.split_once("answered ").map(|(_, jti)| jti.to_owned());
+        let before = answered.len();
+        answered.extend(lines.by_ref().filter_map(jti).take(round * 97));
+        child.kill().unwrap();
+        // The last line may be cut off, so that it names no token at all; the others were answered too.
+        let rest: Vec<_> = lines.filter_map(jti).filter(|jti| jti.ends_with('.')).collect();
+        answered.extend(rest);
+        child.wait().unwrap();
+        assert!(answered.len() >= before + round * 97);
+        let store = open(&path);
+        let rows = store.revocations_after(0, usize::MAX).await.unwrap();
+        let keys: std::collections::HashSet<_> = rows.into_iter().map(|(_, revocation)| revocation.key).collect();
+        let lost = answered.iter().filter(|jti| !keys.contains(&Key::token(None, jti))).count();
+        assert_eq!(lost, 0, "of {} answered, in round {round}", answered.len());
+    }
+}
+
+#[tokio::test]
+#[ignore = "it is the process that every_answered_revocation_survives_a_kill kills"]
+async fn revoke_until_killed() {
+    let Some(path) = std::env::var_os(VICTIM) else { return };
+    let store = open(Path::new(&path));
+    let mut jobs = JoinSet::new();
+    for task in 0..16 {
+        let store = store.clone();
+        jobs.spawn(async move {
+            for number in 0.. {
+                let jti = format!("{}-{task}-{number}.", std::process::id());
+                store.revoke(vec![token(&jti)]).await.unwrap();
+                // One write a line, which a kill cannot split.
+                std::io::stdout().write_all(format!("answered {jti}\n").as_bytes()).unwrap();
+            }
+        });
+    }
+    jobs.join_all().await;
+}

@@ -59,3 +59,4 @@ pub mod config;
 pub mod telemetry;
 pub mod message;
 pub mod store;
+pub mod tokens;

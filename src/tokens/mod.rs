@@ -1,0 +1,68 @@
+//! Tokens (RFC 7519, JWS compact): signing, verifying, and the claims. Pure: no I/O, no clock, no state.
+//!
+//! `verify` answers "who signed this, and what does it say"; whether the moment fits is asked of the [`Claims`] on every
+//! use, and whether the token was revoked is `sessions`' business.
+
+mod claims;
+mod keys;
+mod strict;
+
+pub use claims::{Claims, Fresh, Moment, TokenType};
+pub use keys::{Keys, New};
+
+/// Why a token is not good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not three segments of base64url, or no JSON objects inside.
+    #[error("{0}")]
+    Malformed(Malformed),
+    /// The signature does not fit the key.
+    #[error("Signature verification failed")]
+    Signature,
+    /// The header asks for something that is never followed, or names another key or algorithm.
+    #[error("{0}")]
+    Header(&'static str),
+    /// A claim is missing, of the wrong type, or not what is required here.
+    #[error("{0}")]
+    Claim(&'static str),
+    /// `exp` is over.
+    #[error("Token has expired")]
+    Expired,
+}
+
+/// What is wrong with the outer form of a token. The texts are PyJWT's where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer than two dots.
+    #[error("Not enough segments")]
+    TooFewSegments,
+    /// More than two dots.
+    #[error("Too many segments")]
+    TooManySegments,
+    /// The header is no base64url without padding.
+    #[error("Invalid header padding")]
+    HeaderEncoding,
+    /// The header is no JSON object with distinct names.
+    #[error("Invalid header string: must be a json object")]
+    HeaderJson,
+    /// The payload is no base64url without padding.
+    #[error("Invalid payload padding")]
+    PayloadEncoding,
+    /// The payload is no JSON object with distinct names.
+    #[error("Invalid payload string: must be a json object")]
+    PayloadJson,
+    /// The signature is no base64url without padding.
+    #[error("Invalid crypto padding")]
+    SignatureEncoding,
+}
+
+/// A token could not be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("a token could not be signed: {0}")]
+pub struct SignError(#[from] jsonwebtoken::errors::Error);
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}

@@ -60,3 +60,4 @@ pub mod telemetry;
 pub mod message;
 pub mod store;
 pub mod tokens;
+pub mod accounts;

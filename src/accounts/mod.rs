@@ -1,0 +1,215 @@
+//! Accounts: registering, authenticating, and what an administrator does to them.
+
+mod password;
+
+use crate::clock::UnixTime;
+use crate::config;
+use crate::model::{AccountId, Role, Username, UsernameError};
+use crate::secret::Secret;
+use crate::store::{self, NewAccount, NewSession, Registered, Revocation, Store};
+
+pub use crate::store::Account;
+
+use password::Verdict;
+pub use password::{Error as HashError, Hasher};
+
+/// The longest password, in bytes.
+const MAX_PASSWORD: usize = 1024;
+
+/// Why an account was not made or not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name breaks a rule.
+    #[error(transparent)]
+    Username(#[from] UsernameError),
+    /// The password has fewer bytes than this.
+    #[error("A password has at least {0} bytes")]
+    PasswordTooShort(usize),
+    /// The password has more than 1024 bytes.
+    #[error("A password has at most 1024 bytes")]
+    PasswordTooLong,
+    /// The name is taken.
+    #[error("the name {0} is taken")]
+    Taken(Username),
+    /// Name and password do not belong together.
+    #[error("wrong credentials")]
+    WrongCredentials {
+        /// Whether there is an account of that name at all.
+        known: bool,
+    },
+    /// The hashing threads.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Who wants an account.
+pub struct Applicant<'a> {
+    /// The name, not yet judged.
+    pub username: &'a str,
+    /// The password, not yet judged.
+    pub password: Secret,
+    /// What the account is to be.
+    pub roles: Vec<Role>,
+    /// Its first session, made in the same transaction.
+    pub session: Option<NewSession>,
+    /// Now.
+    pub at: UnixTime,
+}
+
+/// What may be changed about an account. Each ends all its tokens.
+pub enum Change {
+    /// It is gone.
+    Delete,
+    /// It has these roles.
+    Roles(Vec<Role>),
+    /// It is barred from logging in, or let in again.
+    Disabled(bool),
+    /// It has this password; the old one is not asked for.
+    Password(Secret),
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Accounts {
+    store: Store,
+    hasher: Hasher,
+    rules: config::Password,
+}
+
+impl Accounts {
+    /// Builds the part.
+    pub fn new(store: Store, hasher: Hasher, rules: config::Password) -> Self {
+        Self { store, hasher, rules }
+    }
+
+    /// Checks the rules for a name and a password that are about to be set.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn check_rules(&self, username: &str, password: &Secret) -> Result<Username, Error> {
+        let username = Username::parse(username)?;
+        self.check_password(password)?;
+        Ok(username)
+    }
+
+    fn check_password(&self, password: &Secret) -> Result<(), Error> {
+        if password.len() < self.rules.min_length {
+            return Err(Error::PasswordTooShort(self.rules.min_length));
+        }
+        if password.len() > MAX_PASSWORD {
+            return Err(Error::PasswordTooLong);
+        }
+        Ok(())
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// The rule that is broken, [`Error::Taken`], a full queue, the store.
+    pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
+        let Applicant { username, password, roles, session, at } = applicant;
+        let username = self.check_rules(username, &password)?;
+        // A look before the hash: a taken name should not cost 13 ms. The insert decides.
+        if self.store.find_account(&username).await?.is_some() {
+            return Err(Error::Taken(username));
+        }
+        let hash = self.hasher.hash(password).await?;
+        let account = NewAccount { username: username.clone(), hash, roles, at };
+        match self.store.register(account, session).await? {
+            Registered::Created(account) => Ok(account),
+            Registered::Taken => Err(Error::Taken(username)),
+        }
+    }
+
+    /// The account of that name, when the password is its own. An unknown name and a disabled account cost the same.
+    ///
+    /// # Errors
+    /// [`Error::WrongCredentials`], a full queue, the store.
+    pub async fn authenticate(&self, username: &str, password: Secret) -> Result<Account, Error> {
+        // A name or password that breaks a rule cannot be an account's: it is just wrong, and must not be hashed whole.
+        let account = match Username::parse(username) {
+            Ok(username) => self.store.find_account(&username).await?,
+            Err(_) => None,
+        };
+        let oversized = password.len() > MAX_PASSWORD;
+        let offered = if oversized { Secret::new("") } else { password.clone() };
+        let hash = account.as_ref().map(|account| account.hash.clone());
+        let verdict = self.hasher.verify(offered, hash).await?;
+        let known = account.is_some();
+        let account = account.filter(|account| !account.disabled && !oversized);
+        match (account, verdict) {
+            (Some(account), Verdict::Right) => Ok(account),
+            (Some(account), Verdict::RightButOutdated) => {
+                self.renew_hash(&account, password).await;
+                Ok(account)
+            }
+            (_, _) => Err(Error::WrongCredentials { known }),
+        }
+    }
+
+    /// Replaces a hash of other parameters. A login does not fail for want of it: the next one tries again.
+    async fn renew_hash(&self, account: &Account, password: Secret) {
+        let renewed = match self.hasher.hash(password).await {
+            Ok(hash) => self.store.upgrade_hash(account.id, account.hash.clone(), hash).await.map_err(Error::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "a password hash was not renewed; the next login tries again");
+        }
+    }
+
+    /// The account of that name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn find(&self, username: &Username) -> Result<Option<Account>, Error> {
+        Ok(self.store.find_account(username).await?)
+    }
+
+    /// Up to `limit` accounts in the order of their names, after the name `after`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Account>, Error> {
+        Ok(self.store.list_accounts(after, limit).await?)
+    }
+
+    /// Deletes every account but `keep`; the revocations of their tokens, which the store has already committed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_others(
+        &self,
+        keep: Option<AccountId>,
+        at: UnixTime,
+        keep_until: UnixTime,
+    ) -> Result<Vec<Revocation>, Error> {
+        Ok(self.store.delete_other_accounts(keep, at, keep_until).await?)
+    }
+
+    /// Changes an account, and ends its tokens in the same transaction. `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// A password that breaks a rule, a full queue, the store.
+    pub async fn change(
+        &self,
+        username: &Username,
+        change: Change,
+        at: UnixTime,
+        keep_until: UnixTime,
+    ) -> Result<Option<Revocation>, Error> {
+        Ok(match change {
+            Change::Delete => self.store.delete_account(username, at, keep_until).await?,
+            Change::Roles(roles) => self.store.set_roles(username, roles, at, keep_until).await?,
+            Change::Disabled(disabled) => self.store.set_disabled(username, disabled, at, keep_until).await?,
+            Change::Password(password) => {
+                self.check_password(&password)?;
+                let hash = self.hasher.hash(password).await?;
+                self.store.set_hash(username, hash, at, keep_until).await?
+            }
+        })
+    }
+}

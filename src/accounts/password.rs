@@ -1,0 +1,262 @@
+//! Password hashes: argon2id on threads of its own, with a bounded queue, so that a login storm starves nobody.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::oneshot;
+
+use crate::config;
+use crate::secret::Secret;
+
+/// Jobs that may wait for each thread: about half a second with the default parameters.
+const QUEUE_PER_THREAD: usize = 32;
+
+/// How much the threads yield to those that forward requests (see nice(2)).
+const NICENESS: i32 = 10;
+
+/// Why there is no hash, or no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The queue is full.
+    #[error("too many passwords are waiting to be hashed")]
+    Busy,
+    /// The threads are gone, because the program ends.
+    #[error("the hashing threads have ended")]
+    Ended,
+    /// The parameters or the stored hash are not usable.
+    #[error("argon2: {0}")]
+    Argon2(argon2::Error),
+    /// A stored hash is no argon2 PHC string.
+    #[error("a stored password hash cannot be read")]
+    Unreadable,
+    /// A thread could not be started.
+    #[error("a hashing thread could not be started")]
+    Start(#[source] std::io::Error),
+}
+
+/// What a password turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not the one of the hash, or there was no hash.
+    Wrong,
+    /// The one of the hash, which was made with the current parameters.
+    Right,
+    /// The one of the hash, which deserves to be made anew.
+    RightButOutdated,
+}
+
+enum Job {
+    Hash { password: Secret, reply: oneshot::Sender<Result<Secret, Error>> },
+    Verify { password: Secret, hash: Option<Secret>, reply: oneshot::Sender<Result<Verdict, Error>> },
+}
+
+/// The front of the hashing threads.
+#[derive(Clone)]
+pub struct Hasher {
+    queue: SyncSender<Job>,
+}
+
+impl Hasher {
+    /// Starts `threads` threads, each of which keeps its own block of memory.
+    ///
+    /// # Errors
+    /// [`Error::Argon2`] for parameters that argon2 refuses, [`Error::Start`].
+    pub fn start(parameters: config::Argon2, threads: usize) -> Result<Self, Error> {
+        let threads = threads.max(1);
+        let params = Params::new(parameters.memory_kib, parameters.iterations, parameters.parallelism, None)
+            .map_err(Error::Argon2)?;
+        let (queue, jobs) = sync_channel(threads * QUEUE_PER_THREAD);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for index in 0..threads {
+            let mut bench = Bench { params: params.clone(), memory: Vec::new() };
+            let jobs = Arc::clone(&jobs);
+            let thread = thread::Builder::new().name(format!("argon2-{index}"));
+            thread.spawn(move || bench.work(&jobs)).map_err(Error::Start)?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// The PHC string of a new password.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full.
+    pub async fn hash(&self, password: Secret) -> Result<Secret, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Hash { password, reply })?;
+        answer.await.map_err(|_| Error::Ended)?
+    }
+
+    /// Compares a password with a stored hash; without one, the same work is done with the current parameters.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full, [`Error::Unreadable`] for a stored hash of another kind.
+    pub async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Verify { password, hash, reply })?;
+        answer.await.map_err(|_| Error::Ended)?
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), Error> {
+        self.queue.try_send(job).map_err(|refused| match refused {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => Error::Ended,
+        })
+    }
+}
+
+/// One thread's workplace.
+struct Bench {
+    params: Params,
+    /// Kept between hashes: fresh memory costs as much again as the hash.
+    memory: Vec<Block>,
+}
+
+impl Bench {
+    fn work(&mut self, jobs: &Mutex<Receiver<Job>>) {
+        // A kernel that refuses leaves the threads as eager as the others, which is slower but not wrong.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        loop {
+            let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            match next {
+                // Who went away while waiting needs no hash.
+                Ok(Job::Hash { reply, .. }) if reply.is_closed() => {}
+                Ok(Job::Verify { reply, .. }) if reply.is_closed() => {}
+                Ok(Job::Hash { password, reply }) => {
+                    let _ = reply.send(self.hash(&password));
+                }
+                Ok(Job::Verify { password, hash, reply }) => {
+                    let _ = reply.send(self.verify(&password, hash.as_ref()));
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn compute(&mut self, params: &Params, password: &Secret, salt: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let blocks = params.block_count();
+        if self.memory.len() < blocks {
+            self.memory.resize(blocks, Block::new());
+        }
+        let memory = self.memory.get_mut(..blocks).unwrap_or_default();
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+            .hash_password_into_with_memory(password.expose(), salt, out, memory)
+            .map_err(Error::Argon2)
+    }
+
+    fn hash(&mut self, password: &Secret) -> Result<Secret, Error> {
+        let params = self.params.clone();
+        let salt = Salt::generate();
+        let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
+        self.compute(&params, password, &salt, &mut out)?;
+        let phc = PasswordHash {
+            algorithm: Ident::new("argon2id").map_err(|_| Error::Unreadable)?,
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).map_err(|_| Error::Unreadable)?,
+            salt: Some(salt),
+            hash: Some(Output::new(&out).map_err(|_| Error::Unreadable)?),
+        };
+        Ok(Secret::new(phc.to_string()))
+    }
+
+    fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Result<Verdict, Error> {
+        let Some(hash) = hash else {
+            self.hash(password)?;
+            return Ok(Verdict::Wrong);
+        };
+        let text = std::str::from_utf8(hash.expose()).map_err(|_| Error::Unreadable)?;
+        let phc = PasswordHash::new(text).map_err(|_| Error::Unreadable)?;
+        let (Some(salt), Some(stored)) = (phc.salt, phc.hash) else { return Err(Error::Unreadable) };
+        let argon2id = phc.algorithm.as_str() == "argon2id" && phc.version == Some(Version::V0x13.into());
+        let params = Params::try_from(&phc).map_err(|_| Error::Unreadable)?;
+        if !argon2id {
+            return Err(Error::Unreadable);
+        }
+        let mut out = vec![0; stored.len()];
+        self.compute(&params, password, &salt, &mut out)?;
+        let right = aws_lc_rs::constant_time::verify_slices_are_equal(&out, stored.as_bytes()).is_ok();
+        let current = params.m_cost() == self.params.m_cost()
+            && params.t_cost() == self.params.t_cost()
+            && params.p_cost() == self.params.p_cost();
+        if !right && !current {
+            // An unknown name costs a hash with the current parameters; so must a known one whose hash is older.
+            self.hash(password)?;
+        }
+        Ok(match (right, current) {
+            (false, _) => Verdict::Wrong,
+            (true, true) => Verdict::Right,
+            (true, false) => Verdict::RightButOutdated,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_hash_knows_its_password_and_its_parameters() {
+        let old = Hasher::start(CHEAP, 1).unwrap();
+        let new = Hasher::start(config::Argon2 { iterations: 2, ..CHEAP }, 1).unwrap();
+        let hash = old.hash(secret("correct horse")).await.unwrap();
+        assert!(hash.expose().starts_with(b"$argon2id$v=19$m=64,t=1,p=1$"));
+        let verify =
+            async |hasher: &Hasher, password| hasher.verify(secret(password), Some(hash.clone())).await.unwrap();
+        assert_eq!(verify(&old, "correct horse").await, Verdict::Right);
+        assert_eq!(verify(&new, "correct horse").await, Verdict::RightButOutdated);
+        assert_eq!(verify(&new, "wrong horse").await, Verdict::Wrong);
+        assert_eq!(old.verify(secret("x"), None).await.unwrap(), Verdict::Wrong);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_stored_hash_of_another_kind_is_an_error() {
+        let hasher = Hasher::start(CHEAP, 1).unwrap();
+        for hash in ["", "plain", "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo"] {
+            let verdict = hasher.verify(secret("x"), Some(secret(hash))).await;
+            assert!(matches!(verdict, Err(Error::Unreadable)), "{hash:?}: {verdict:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_full_queue_refuses() {
+        let hasher = Hasher::start(config::Argon2 { memory_kib: 8192, iterations: 4, parallelism: 1 }, 1).unwrap();
+        let jobs: Vec<_> = (0..100).map(|_| hasher.hash(secret("x"))).collect();
+        let mut busy = 0;
+        let local = tokio::task::LocalSet::new();
+        let tasks: Vec<_> = jobs
+            .into_iter()
+            .map(|job| {
+                let job = job;
+                Box::pin(job)
+            })
+            .collect();
+        let mut waiting = Vec::new();
+        for mut task in tasks {
+            match futures_poll(&mut task).await {
+                Some(Err(Error::Busy)) => busy += 1,
+                _ => waiting.push(task),
+            }
+        }
+        drop(local);
+        assert!(busy >= 100 - QUEUE_PER_THREAD - 2, "{busy} of 100 refused");
+    }
+
+    /// Polls once.
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(cx) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}

@@ -61,3 +61,4 @@ pub mod message;
 pub mod store;
 pub mod tokens;
 pub mod accounts;
+pub mod sessions;

@@ -1,0 +1,139 @@
+//! A token whose signature is good, prepared for every later use; and the [`Caller`], who has passed all checks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::config::IdentitySource;
+use crate::model::Role;
+use crate::sessions::blocklist::{Birth, Blocklist, Clean, Keys};
+use crate::store::Key;
+use crate::tokens::{Claims, Moment};
+
+/// A token whose signature, form, issuer and audience are good. It may have expired, or been revoked.
+pub struct Signed {
+    text: Box<str>,
+    claims: Claims,
+    keys: Keys,
+    headers: Box<[(usize, Bytes)]>,
+    clean: Clean,
+}
+
+impl Signed {
+    /// Computes what later requests need: blocklist keys, and the values of the identity headers.
+    pub(super) fn new(text: &str, claims: Claims, sources: &[IdentitySource]) -> Self {
+        let keys = Keys {
+            token: Key::token(None, claims.token.as_str()),
+            session: claims.session.as_ref().map(|session| Key::session(None, session.as_str())),
+            subject: Key::subject(None, &claims.subject),
+        };
+        let value = |source| header_value(&claims, source).map(|text| Bytes::from(visible_ascii(&text)));
+        let headers = sources.iter().enumerate().filter_map(|(at, source)| Some((at, value(source)?))).collect();
+        Self { text: text.into(), claims, keys, headers, clean: Clean::default() }
+    }
+
+    /// The token itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What the token says.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Whether `blocklist` revokes it at that moment.
+    pub(super) fn is_revoked(&self, blocklist: &Blocklist, at: Moment) -> bool {
+        let birth = Birth { generation: self.claims.generation, issued: self.claims.issued };
+        blocklist.revokes_since(&self.clean, &self.keys, birth, at)
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// About how much memory the verdict takes, in bytes.
+    pub(super) fn weight(&self) -> u32 {
+        u32::try_from(1024 + 7 * self.text.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The holder of a token that was good in every respect when it was checked. Only `sessions::verify` can make one, so
+/// that holding it is proof.
+#[derive(Clone)]
+pub struct Caller(Arc<Signed>);
+
+impl Caller {
+    pub(super) fn of(signed: Arc<Signed>) -> Self {
+        Self(signed)
+    }
+
+    /// What the token says.
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
+    }
+
+    /// The values of the identity headers, each with its index in `Config::identity_headers`: visible ASCII, reversible.
+    pub fn headers(&self) -> &[(usize, Bytes)] {
+        &self.0.headers
+    }
+
+    /// The token itself, for revoking it.
+    pub fn signed(&self) -> &Signed {
+        &self.0
+    }
+}
+
+fn header_value(claims: &Claims, source: &IdentitySource) -> Option<String> {
+    match source {
+        IdentitySource::Subject => Some(claims.subject.to_string()),
+        IdentitySource::Roles if claims.roles.is_empty() => None,
+        IdentitySource::Roles => Some(claims.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",")),
+        IdentitySource::TokenId => Some(claims.token.as_str().to_owned()),
+        IdentitySource::Session => claims.session.as_ref().map(|session| session.as_str().to_owned()),
+        // Only tokens of trusted issuers are foreign, and there are none of them yet.
+        IdentitySource::Issuer => None,
+        IdentitySource::Claim(name) => claims.all.get(name).and_then(plain),
+    }
+}
+
+/// A claim as one line of text: strings as they are, arrays comma-joined, objects as JSON. Null counts as absent.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(values) => Some(values.iter().filter_map(plain).collect::<Vec<_>>().join(",")),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(value.to_string()),
+    }
+}
+
+/// Percent-encodes every byte outside 0x21 to 0x7E, and `%`: the value fits any header, and can be decoded again.
+fn visible_ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | ..=0x20 | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_values_are_visible_and_reversible() {
+        for (text, value) in [
+            ("alice", "alice"),
+            ("Ünal", "%C3%9Cnal"),
+            ("a b", "a%20b"),
+            ("100%", "100%25"),
+            ("a\r\nX: y", "a%0D%0AX:%20y"),
+        ] {
+            assert_eq!(visible_ascii(text), value);
+        }
+    }
+}

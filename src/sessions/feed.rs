@@ -1,0 +1,207 @@
+//! The revocation feed: loads every live revocation, then keeps the blocklist current from the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::config::{self, OnStale};
+use crate::sessions::blocklist::{Blocklist, Entry};
+use crate::store::{Error, Store};
+
+/// How often the store is asked whether anything was written.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How often new rows are asked for although nothing seems to have been written.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Between two purges of what has expired, and between two batches of one.
+const PURGE: Duration = Duration::from_secs(60);
+const PURGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Rows purged at once: few, because logouts wait meanwhile.
+const PURGE_BATCH: usize = 1000;
+
+/// Rows read at once.
+const BATCH: usize = 100_000;
+
+/// A store that answers later than this has not answered.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two log lines about a store that stays silent.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// Whether the store was heard recently; shared with everyone who asks. The feed says when it heard the store; how long
+/// ago that is, others find out, so that a feed that hangs does not go unnoticed.
+#[derive(Clone)]
+pub struct Freshness(Arc<State>);
+
+struct State {
+    start: Instant,
+    heard_ms: AtomicU64,
+    stale: AtomicBool,
+    reachable: AtomicBool,
+    settings: config::Store,
+}
+
+impl Freshness {
+    fn new(settings: config::Store) -> Self {
+        Self(Arc::new(State {
+            start: clock::monotonic(),
+            heard_ms: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
+            reachable: AtomicBool::new(true),
+            settings,
+        }))
+    }
+
+    /// Whether protected routes must answer 503, as of the last [`look`](Self::look): never with `on_stale: serve`.
+    pub fn is_stale(&self) -> bool {
+        self.0.stale.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store answered when it was last asked, and was asked not long ago.
+    pub fn is_reachable(&self) -> bool {
+        self.0.reachable.load(Ordering::Relaxed) && self.silence() < 2 * PATIENCE
+    }
+
+    /// How long ago the store was last heard.
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.0.heard_ms.load(Ordering::Relaxed));
+        self.0.start.elapsed().saturating_sub(heard)
+    }
+
+    /// Compares the silence with what the operator allows. To be called often, by every worker.
+    pub fn look(&self) {
+        let settings = &self.0.settings;
+        let stale = settings.on_stale == OnStale::Refuse && self.silence() > settings.max_stale;
+        if stale != self.0.stale.swap(stale, Ordering::Relaxed) {
+            if stale {
+                tracing::error!("store.max_stale is over: protected routes answer 503 until the store is heard");
+            } else {
+                tracing::info!("the store is heard: protected routes are open again");
+            }
+        }
+    }
+
+    fn hear(&self) {
+        let now = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.heard_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+/// See the module. It runs on the background runtime until it is dropped.
+pub struct Feed {
+    store: Store,
+    blocklist: Blocklist,
+    freshness: Freshness,
+    cursor: i64,
+    version: i64,
+}
+
+impl Feed {
+    /// Loads every live revocation. Only when this has returned may a token be judged.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn load(store: Store, settings: config::Store) -> Result<Self, Error> {
+        let version = store.data_version().await?;
+        let (blocklist, freshness) = (Blocklist::empty(), Freshness::new(settings));
+        let mut feed = Self { store, blocklist, freshness, cursor: 0, version };
+        feed.read().await?;
+        feed.freshness.hear();
+        feed.blocklist.maintain();
+        Ok(feed)
+    }
+
+    /// The set that it keeps current.
+    pub fn blocklist(&self) -> &Blocklist {
+        &self.blocklist
+    }
+
+    /// Whether it does.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Takes in what came after the cursor.
+    async fn read(&mut self) -> Result<(), Error> {
+        let mut entries = Vec::new();
+        loop {
+            let rows = self.store.revocations_after(self.cursor, BATCH).await?;
+            entries.extend(rows.iter().map(|(_, revocation)| Entry::of(revocation)));
+            let Some((last, _)) = rows.last() else { break };
+            self.cursor = self.cursor.max(*last);
+        }
+        if !entries.is_empty() {
+            self.blocklist.extend(entries, clock::now());
+        }
+        Ok(())
+    }
+
+    /// Asks the store whether anything was written, and takes in what was.
+    async fn glance(&mut self, look: bool) -> Result<(), Error> {
+        let version = self.store.data_version().await?;
+        if look || version != self.version {
+            self.read().await?;
+            self.version = version;
+        }
+        Ok(())
+    }
+
+    /// Keeps the blocklist current and the store tidy, for ever.
+    pub async fn run(self) {
+        let store = self.store.clone();
+        tokio::join!(self.follow(), purge(&store));
+    }
+
+    async fn follow(mut self) {
+        let mut ticks = tokio::time::interval(GLANCE);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looked = clock::monotonic();
+        let mut reminded: Option<Instant> = None;
+        loop {
+            ticks.tick().await;
+            let look = looked.elapsed() >= LOOK;
+            let failed = match tokio::time::timeout(PATIENCE, self.glance(look)).await {
+                Ok(outcome) => outcome.err().map(|error| error.to_string()),
+                Err(_) => Some("no answer".to_owned()),
+            };
+            let now = clock::monotonic();
+            match failed {
+                None => {
+                    self.freshness.hear();
+                    looked = if look { now } else { looked };
+                    if reminded.take().is_some() {
+                        tracing::info!("the store answers again");
+                    }
+                }
+                Some(error) if reminded.is_none_or(|at| now.duration_since(at) >= REMINDER) => {
+                    reminded = Some(now);
+                    tracing::error!(error, "the store does not answer: revocations of others are not heard");
+                }
+                Some(_) => {}
+            }
+            self.freshness.0.reachable.store(reminded.is_none(), Ordering::Relaxed);
+            self.freshness.look();
+            self.blocklist.maintain();
+        }
+    }
+}
+
+/// Deletes what has expired, now and then, a little at a time.
+async fn purge(store: &Store) {
+    loop {
+        tokio::time::sleep(PURGE).await;
+        loop {
+            match store.purge(clock::now(), PURGE_BATCH).await {
+                Ok(0) => break,
+                Ok(_) => tokio::time::sleep(PURGE_PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(%error, "expired rows could not be purged; trying again later");
+                    break;
+                }
+            }
+        }
+    }
+}

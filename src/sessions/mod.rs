@@ -1,0 +1,344 @@
+//! Sessions: opening, refreshing and closing them, and [`Sessions::verify`], the only maker of a [`Caller`].
+
+mod blocklist;
+mod credential;
+mod feed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::clock::UnixTime;
+use crate::config::{self, Config, ResponseStyle};
+use crate::model::{SessionId, TokenId, Username};
+use crate::store::{Account, Kind, NewSession, Revocation, SigningKey, Store, Use};
+use crate::tokens::{self, Keys, Moment, New};
+
+pub use crate::tokens::TokenType;
+pub use blocklist::Blocklist;
+pub use credential::{Caller, Signed};
+pub use feed::{Feed, Freshness};
+
+/// Kept beyond a token's last moment, so that a stepped clock or a raised leeway revives nothing.
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// How much memory remembered verdicts may take, in bytes.
+const VERDICTS: u64 = 32 * 1024 * 1024;
+
+/// Why a token does not open anything.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Form, signature, claims or time.
+    #[error(transparent)]
+    Token(#[from] tokens::Error),
+    /// Of the other type; what was wanted.
+    #[error("the token is not of type {}", .0.as_str())]
+    WrongType(TokenType),
+    /// On the blocklist, or its account is gone, disabled or changed.
+    #[error("the token has been revoked")]
+    Revoked,
+    /// The blocklist may lack the newest revocations.
+    #[error("the store was last heard longer ago than store.max_stale")]
+    Stale,
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// A token could not be signed.
+    #[error(transparent)]
+    Signing(#[from] tokens::SignError),
+}
+
+/// Where a session comes from, as far as the request tells.
+#[derive(Clone, Debug, Default)]
+pub struct Device {
+    /// The client's address.
+    pub address: Option<String>,
+    /// `User-Agent`, cut to 256 characters.
+    pub user_agent: Option<String>,
+}
+
+/// Both tokens of a login.
+pub struct Pair {
+    /// The access token.
+    pub access: String,
+    /// The refresh token.
+    pub refresh: String,
+}
+
+/// What is told of a session when it begins, before its account is known.
+pub struct Ticket {
+    session: SessionId,
+    at: UnixTime,
+    expires: UnixTime,
+    device: Device,
+}
+
+impl Ticket {
+    /// The row that opens the session for `account`.
+    pub fn row(&self) -> NewSession {
+        NewSession {
+            id: self.session.clone(),
+            at: self.at,
+            expires: self.expires,
+            address: self.device.address.clone(),
+            user_agent: self.device.user_agent.clone(),
+        }
+    }
+}
+
+/// Until when a revocation of all tokens of an account must be kept, when `longest` is the longest life of any token
+/// ever issued.
+pub fn keep_generation_until(longest: Duration, now: UnixTime) -> UnixTime {
+    now + longest + RETENTION
+}
+
+/// Until when the revocation of one token is kept.
+pub fn keep_token_until(expires: UnixTime) -> UnixTime {
+    expires + RETENTION
+}
+
+/// See the module.
+pub struct Sessions {
+    store: Store,
+    keys: Keys,
+    blocklist: Blocklist,
+    freshness: Freshness,
+    verdicts: Cache<Box<str>, Arc<Signed>, ahash::RandomState>,
+    settings: Settings,
+}
+
+struct Settings {
+    tokens: config::Tokens,
+    headers: Vec<config::IdentitySource>,
+    style: ResponseStyle,
+    /// The longest life of any token ever issued.
+    longest: Duration,
+}
+
+impl Sessions {
+    /// Builds the part; `blocklist` and `freshness` belong to the [`Feed`] that keeps them current, `longest` is the
+    /// longest token life that the store remembers.
+    pub fn new(config: &Config, store: Store, key: &SigningKey, feed: &Feed, longest: Duration) -> Self {
+        Self {
+            store,
+            keys: keys(config, key),
+            blocklist: feed.blocklist().clone(),
+            freshness: feed.freshness().clone(),
+            verdicts: Cache::builder()
+                .max_capacity(VERDICTS)
+                .weigher(|_, signed: &Arc<Signed>| signed.weight())
+                .build_with_hasher(ahash::RandomState::new()),
+            settings: Settings {
+                tokens: config.tokens.clone(),
+                headers: config.identity_headers.iter().map(|header| header.source.clone()).collect(),
+                style: config.identity.responses,
+                longest,
+            },
+        }
+    }
+
+    fn moment(&self, now: UnixTime) -> Moment {
+        Moment { now, leeway: self.settings.tokens.leeway }
+    }
+
+    /// The token's holder, when the token is good in every respect, now. A proxied request calls this and nothing else
+    /// of this module: no I/O, no lock that a login takes.
+    ///
+    /// # Errors
+    /// [`Refusal`], but never [`Refusal::Store`].
+    pub fn verify(&self, token: &str, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
+        let signed = self.open_signed(token)?;
+        self.admit(signed, kind, now)
+    }
+
+    /// The rest of [`verify`](Self::verify), for a token whose signature is known to be good: all that changes with time.
+    ///
+    /// # Errors
+    /// Those of `verify`.
+    pub fn admit(&self, signed: Arc<Signed>, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
+        let claims = signed.claims();
+        claims.check_time(self.moment(now))?;
+        if claims.kind != kind {
+            return Err(Refusal::WrongType(kind));
+        }
+        if signed.is_revoked(&self.blocklist, self.moment(now)) {
+            return Err(Refusal::Revoked);
+        }
+        if self.freshness.is_stale() {
+            return Err(Refusal::Stale);
+        }
+        Ok(Caller::of(signed))
+    }
+
+    /// The token as far as its signature goes: it may have expired or been revoked. Enough to end it, never to enter.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`] or [`Refusal::WrongType`].
+    pub fn verify_signature(&self, token: &str, kind: TokenType) -> Result<Arc<Signed>, Refusal> {
+        let signed = self.open_signed(token)?;
+        if signed.claims().kind != kind {
+            return Err(Refusal::WrongType(kind));
+        }
+        Ok(signed)
+    }
+
+    /// The remembered verdict "this signature is good" on exactly this text, or a fresh one. Never a decision: that is
+    /// [`admit`](Self::admit)'s.
+    ///
+    /// # Errors
+    /// What is wrong with the token that does not change with time.
+    pub fn open_signed(&self, token: &str) -> Result<Arc<Signed>, tokens::Error> {
+        if let Some(signed) = self.verdicts.get(token) {
+            return Ok(signed);
+        }
+        let signed = Arc::new(Signed::new(token, self.keys.verify(token)?, &self.settings.headers));
+        self.verdicts.insert(token.into(), Arc::clone(&signed));
+        Ok(signed)
+    }
+
+    /// What a session that begins now will be called, and how long it can live.
+    pub fn begin(&self, device: Device, now: UnixTime) -> Ticket {
+        Ticket { session: SessionId::random(), at: now, expires: now + self.settings.tokens.refresh_ttl, device }
+    }
+
+    /// Opens a session for an account whose password was just checked; `account` is as it was read before the check.
+    ///
+    /// # Errors
+    /// [`Refusal::Revoked`] when the account changed since it was read; the store's.
+    pub async fn open(&self, account: &Account, device: Device, now: UnixTime) -> Result<Pair, Refusal> {
+        let ticket = self.begin(device, now);
+        if !self.store.open_session(ticket.row(), account.id, account.generation).await? {
+            return Err(Refusal::Revoked);
+        }
+        self.issue(&ticket, account)
+    }
+
+    /// Signs both tokens of a session whose row is in the store.
+    ///
+    /// # Errors
+    /// [`Refusal::Signing`].
+    pub fn issue(&self, ticket: &Ticket, account: &Account) -> Result<Pair, Refusal> {
+        let fresh = self.settings.style == ResponseStyle::Standard;
+        let sign = |kind, life| {
+            self.keys.sign(&New {
+                kind,
+                subject: account.username.as_str(),
+                token: &TokenId::random(),
+                session: Some(&ticket.session),
+                generation: account.generation,
+                roles: &account.roles,
+                fresh: fresh && kind == TokenType::Access,
+                issued: ticket.at,
+                expires: ticket.at + life,
+            })
+        };
+        Ok(Pair {
+            access: sign(TokenType::Access, self.settings.tokens.access_ttl)?,
+            refresh: sign(TokenType::Refresh, self.settings.tokens.refresh_ttl)?,
+        })
+    }
+
+    /// A new access token for the holder of a good refresh token. The account is read anew.
+    ///
+    /// # Errors
+    /// [`Refusal::Revoked`] when the account is gone, disabled or changed, or the session ended; the store's.
+    pub async fn refresh(&self, caller: &Caller, now: UnixTime) -> Result<String, Refusal> {
+        let claims = caller.claims();
+        let username = Username::parse(&claims.subject).map_err(|_| Refusal::Revoked)?;
+        let account = self.store.find_account(&username).await?.ok_or(Refusal::Revoked)?;
+        let same = claims.generation.is_none_or(|generation| generation == account.generation);
+        if account.disabled || !same {
+            return Err(Refusal::Revoked);
+        }
+        let by = Use {
+            token: caller.signed().keys().token,
+            account: account.id,
+            generation: account.generation,
+            at: now,
+            expires: claims.expires,
+        };
+        let current = match &claims.session {
+            Some(session) => self.store.continue_session(session, by).await?,
+            None => self.store.is_current(by).await?,
+        };
+        if !current {
+            return Err(Refusal::Revoked);
+        }
+        Ok(self.keys.sign(&New {
+            kind: TokenType::Access,
+            subject: account.username.as_str(),
+            token: &TokenId::random(),
+            session: claims.session.as_ref(),
+            generation: account.generation,
+            roles: &account.roles,
+            fresh: false,
+            issued: now,
+            expires: now + self.settings.tokens.access_ttl,
+        })?)
+    }
+
+    /// Ends one token: durable in the store, then refused here, then returned. A token that has expired anyway is left
+    /// alone.
+    ///
+    /// # Errors
+    /// The store's; then nothing was promised.
+    pub async fn revoke(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
+        let claims = signed.claims();
+        if claims.has_expired(self.moment(now)) {
+            return Ok(());
+        }
+        let revocation = Revocation {
+            key: signed.keys().token,
+            kind: Kind::Token,
+            generation: Default::default(),
+            at: now,
+            keep_until: keep_token_until(claims.expires),
+        };
+        self.store.revoke(vec![revocation.clone()]).await?;
+        self.blocklist.insert(&revocation, now);
+        Ok(())
+    }
+
+    /// Until when a revocation of all tokens of an account must be kept.
+    pub fn keep_generation_until(&self, now: UnixTime) -> UnixTime {
+        keep_generation_until(self.settings.longest, now)
+    }
+
+    /// Takes revocations that the store has committed into this process's memory, before they are answered.
+    pub fn apply(&self, revocations: &[Revocation], now: UnixTime) {
+        for revocation in revocations {
+            self.blocklist.insert(revocation, now);
+        }
+    }
+
+    /// Whether the blocklist may lack the newest revocations beyond what the operator allows.
+    pub fn is_stale(&self) -> bool {
+        self.freshness.is_stale()
+    }
+
+    /// The live revocations in memory.
+    pub fn revocations(&self) -> u64 {
+        self.blocklist.count()
+    }
+}
+
+/// The keys that the configuration means: its own secret, or else the one that the store keeps.
+pub fn keys(config: &Config, stored: &SigningKey) -> Keys {
+    match &config.tokens.secret {
+        Some(secret) => Keys::hs256(secret, None, &config.tokens),
+        None => Keys::hs256(&stored.secret, Some(stored.kid.clone()), &config.tokens),
+    }
+}
+
+/// Whether the store knows a revocation of the token: for commands, which keep no blocklist.
+///
+/// # Errors
+/// The store's.
+pub async fn is_revoked(store: &Store, claims: &tokens::Claims, at: Moment) -> Result<bool, crate::store::Error> {
+    let signed = Signed::new("", claims.clone(), &[]);
+    let revocations = store.revocations_after(0, usize::MAX).await?;
+    let blocklist = Blocklist::empty();
+    blocklist.extend(revocations.iter().map(|(_, revocation)| blocklist::Entry::of(revocation)).collect(), at.now);
+    Ok(signed.is_revoked(&blocklist, at))
+}

@@ -62,3 +62,4 @@ pub mod store;
 pub mod tokens;
 pub mod accounts;
 pub mod sessions;
+pub mod identity;

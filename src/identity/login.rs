@@ -1,0 +1,33 @@
+//! POST /login: a session for whoever knows the password.
+
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::accounts;
+use crate::identity::{Identity, Origin, answer, device, with_pair};
+use crate::message::{Body, Incoming, Rejection};
+use crate::sessions::Refusal;
+
+impl Identity {
+    pub(super) async fn log_in(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Response<Body>, Rejection> {
+        let credentials = self.credentials(headers, body).await?;
+        let account = match self.accounts.authenticate(&credentials.username, credentials.password).await {
+            Ok(account) => account,
+            Err(accounts::Error::WrongCredentials { known: false }) => {
+                return Err(Rejection::WrongCredentials { unknown: Some(credentials.username) });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let pair = match self.sessions.open(&account, device(origin, headers), origin.now).await {
+            Ok(pair) => pair,
+            // The account changed while its password was being checked: what was checked holds no more.
+            Err(Refusal::Revoked) => return Err(Rejection::WrongCredentials { unknown: None }),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        Ok(answer(StatusCode::OK, &with_pair(format!("Logged in as {}", account.username), pair)))
+    }
+}

@@ -1,0 +1,34 @@
+//! POST /registration: a new account, and its first session, in one transaction.
+
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::accounts::Applicant;
+use crate::config::Registration;
+use crate::identity::{Identity, Origin, answer, device, with_pair};
+use crate::message::{Body, Incoming, Rejection};
+
+impl Identity {
+    pub(super) async fn register(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Response<Body>, Rejection> {
+        if self.settings.registration == Registration::Closed {
+            return Err(Rejection::RegistrationClosed);
+        }
+        let credentials = self.credentials(headers, body).await?;
+        let ticket = self.sessions.begin(device(origin, headers), origin.now);
+        let applicant = Applicant {
+            username: &credentials.username,
+            password: credentials.password,
+            roles: Vec::new(),
+            session: Some(ticket.row()),
+            at: origin.now,
+        };
+        let account = self.accounts.register(applicant).await?;
+        let pair = self.sessions.issue(&ticket, &account)?;
+        let status = if self.is_flask() { StatusCode::OK } else { StatusCode::CREATED };
+        Ok(answer(status, &with_pair(format!("User {} was created", account.username), pair)))
+    }
+}

@@ -1,0 +1,74 @@
+//! GET and DELETE /users, for administrators. Whether one is, the store says, not the token.
+
+use http::{HeaderMap, Response, StatusCode, Uri};
+use serde_json::{Value, json};
+
+use crate::accounts::Account;
+use crate::clock::UnixTime;
+use crate::config::UsersAccess;
+use crate::identity::{Identity, Origin, answer, query_parameter};
+use crate::message::{Body, Rejection};
+use crate::model::{ADMIN, Role, Username};
+use crate::tokens::TokenType;
+
+/// Accounts on a page, unless `?limit=` says otherwise.
+const PAGE: u32 = 100;
+
+/// The largest page.
+const LARGEST_PAGE: u32 = 1000;
+
+impl Identity {
+    pub(super) async fn list_users(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<Response<Body>, Rejection> {
+        self.administrator(headers, origin.now).await?;
+        let limit = match query_parameter(uri, "limit") {
+            None => PAGE,
+            Some(text) => text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit)).ok_or_else(|| {
+                Rejection::BadRequest(format!("limit must be a number from 1 to {LARGEST_PAGE}").into())
+            })?,
+        };
+        let after = query_parameter(uri, "after");
+        // One more than is shown tells whether there is a next page.
+        let mut accounts = self.accounts.list(after.as_deref(), limit + 1).await?;
+        let more = accounts.len() > limit as usize;
+        accounts.truncate(limit as usize);
+        let next = accounts.last().filter(|_| more).map(|account| account.username.as_str());
+        let users: Vec<Value> = accounts.iter().map(entry).collect();
+        Ok(answer(StatusCode::OK, &json!({ "users": users, "next": next })))
+    }
+
+    pub(super) async fn delete_users(&self, origin: Origin, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+        let caller = self.administrator(headers, origin.now).await?;
+        let keep_until = self.sessions.keep_generation_until(origin.now);
+        let revocations = self.accounts.delete_others(caller.map(|own| own.id), origin.now, keep_until).await?;
+        self.sessions.apply(&revocations, origin.now);
+        let message = format!("{} row(s) deleted", revocations.len());
+        Ok(answer(StatusCode::OK, &json!({ "message": message })))
+    }
+
+    /// The caller's own account, when it may use /users; `None` where anyone may.
+    async fn administrator(&self, headers: &HeaderMap, now: UnixTime) -> Result<Option<Account>, Rejection> {
+        if self.settings.users == UsersAccess::Anyone {
+            return Ok(None);
+        }
+        let caller = self.caller(TokenType::Access, headers, now)?;
+        let account = match Username::parse(&caller.claims().subject) {
+            Ok(username) => self.accounts.find(&username).await?,
+            Err(_) => None,
+        };
+        let is_admin = |account: &Account| !account.disabled && account.roles.iter().any(|role| role.as_str() == ADMIN);
+        account
+            .filter(is_admin)
+            .map(Some)
+            .ok_or_else(|| Rejection::Forbidden(format!("This needs the role {ADMIN}").into()))
+    }
+}
+
+fn entry(account: &Account) -> Value {
+    let roles: Vec<&str> = account.roles.iter().map(Role::as_str).collect();
+    json!({ "username": account.username.as_str(), "roles": roles, "created": account.created.to_string() })
+}

@@ -63,3 +63,4 @@ pub mod tokens;
 pub mod accounts;
 pub mod sessions;
 pub mod identity;
+pub mod upstream;

@@ -1,0 +1,217 @@
+//! Bodies on their way: the request's to the upstream, bounded, and the response's back to the client. Neither is held.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::message::Cause;
+use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::decode::{Framing, Head};
+use crate::upstream::headers::{Rules, write_field};
+use crate::upstream::pool::{Pool, Pools};
+use crate::upstream::wire::Wire;
+
+/// Why a request body could not be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// It is larger than the limit.
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+    /// Nothing came for `server.timeouts.body`.
+    #[error("the request body did not go on in time")]
+    Silent,
+    /// Its framing is wrong, or the client went away.
+    #[error("the request body broke off: {0}")]
+    Broken(hyper::Error),
+}
+
+/// What the exchange knows of an upload while it runs.
+pub struct Progress {
+    fault: RefCell<Option<Fault>>,
+    moved: Cell<Millis>,
+}
+
+impl Progress {
+    /// What went wrong on the client's side, if anything did.
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.fault.borrow_mut().take()
+    }
+
+    /// When the last part was passed on.
+    pub fn moved(&self) -> Millis {
+        self.moved.get()
+    }
+}
+
+/// A request body on its way to an upstream.
+pub struct Upload {
+    incoming: Incoming,
+    /// Whether it goes in chunks; else its length is known.
+    chunked: bool,
+    left: u64,
+    pause: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    progress: Rc<Progress>,
+    rules: Rc<Rules>,
+    clock: Rc<Clock>,
+}
+
+/// The bounds of an upload.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Bytes.
+    pub size: u64,
+    /// Between two reads.
+    pub pause: Duration,
+}
+
+impl Upload {
+    /// Passes `incoming` on within `bounds`; the worker's `pools` know the rules for trailers and the time.
+    pub fn new(incoming: Incoming, bounds: Bounds, pools: &Pools) -> (Self, Rc<Progress>) {
+        let (rules, clock) = (Rc::clone(pools.rules()), Rc::clone(pools.clock()));
+        let progress = Rc::new(Progress { fault: RefCell::new(None), moved: Cell::new(clock.now()) });
+        let chunked = incoming.size_hint().exact().is_none();
+        let (left, pause) = (bounds.size, bounds.pause);
+        let upload =
+            Self { incoming, chunked, left, pause, silence: None, progress: Rc::clone(&progress), rules, clock };
+        (upload, progress)
+    }
+
+    /// The next part; an error is kept in [`Progress`].
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+        let part = ready!(self.poll_part(cx));
+        self.progress.moved.set(self.clock.now());
+        Poll::Ready(part.map(|part| part.map_err(|fault| *self.progress.fault.borrow_mut() = Some(fault))))
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let pause = self.pause;
+            let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            return silence.as_mut().poll(cx).map(|()| Some(Err(Fault::Silent)));
+        };
+        self.silence = None;
+        Poll::Ready(match next {
+            None => None,
+            Some(Err(error)) => Some(Err(Fault::Broken(error))),
+            Some(Ok(frame)) => Some(self.pass(frame)),
+        })
+    }
+
+    fn pass(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+        if let Some(data) = frame.data_ref() {
+            self.left = self.left.checked_sub(data.len() as u64).ok_or(Fault::TooLarge)?;
+        }
+        if let Some(trailers) = frame.trailers_mut() {
+            self.rules.strip_trailers(trailers);
+        }
+        Ok(frame)
+    }
+
+    /// Writes a part as it stands on the wire. `true` when it was the last.
+    pub fn write(&self, frame: Frame<Bytes>, out: &mut Vec<u8>) -> bool {
+        match frame.into_data() {
+            Ok(data) if !self.chunked => out.extend_from_slice(&data),
+            // A chunk of no bytes would be the end.
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                out.extend_from_slice(&data);
+                out.extend_from_slice(b"\r\n");
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.write_end(Some(&trailers), out);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes the end, with trailers where there are any.
+    pub fn write_end(&self, trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
+        if self.chunked {
+            out.extend_from_slice(b"0\r\n");
+            for (name, value) in trailers.into_iter().flatten() {
+                write_field(out, name.as_str(), value.as_bytes());
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// A response body on its way to the client. It hands its connection back when the last byte is read.
+pub struct Download {
+    framing: Framing,
+    wire: Option<Wire>,
+    pool: Rc<Pool>,
+    keep: bool,
+    pause: Duration,
+}
+
+impl Download {
+    /// Passes on what arrives on `wire`; `pause` is the longest silence between two reads.
+    pub fn new(head: Head, wire: Wire, pool: Rc<Pool>, pause: Duration) -> Self {
+        let mut download = Self { framing: head.framing, wire: Some(wire), pool, keep: head.keep, pause };
+        if download.framing.is_over() {
+            download.finish();
+        }
+        download
+    }
+
+    fn finish(&mut self) {
+        if let Some(wire) = self.wire.take()
+            && self.keep
+        {
+            self.pool.keep(wire);
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = &mut *self;
+        let Some(wire) = &mut this.wire else { return Poll::Ready(None) };
+        let deadline = this.pool.clock().after(this.pause);
+        match ready!(wire.poll_body(cx, &mut this.framing, deadline)) {
+            None => {
+                this.keep &= this.framing != Framing::Close;
+                this.finish();
+                Poll::Ready(None)
+            }
+            Some(Ok(part)) => {
+                if this.framing.is_over() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(part)))
+            }
+            Some(Err(error)) => {
+                this.wire = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.wire.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.framing {
+            Framing::Length(left) => SizeHint::with_exact(left),
+            Framing::Chunked(_) | Framing::Close => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The exchange: one request to a server of its upstream, one response back, a retry only when it is safe.
+
+use std::rc::Rc;
+
+use http::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::config::{self, HostPolicy};
+use crate::message::{Body, Rejection};
+use crate::sessions::Caller;
+use crate::upstream::balance::{self, Balance};
+use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
+use crate::upstream::decode::Head;
+use crate::upstream::headers::{Client, Ids, Rewrite};
+use crate::upstream::pool::{Pool, Pools};
+use crate::upstream::wire::{Broken, ConnectError, Wire};
+
+/// All upstreams, shared by the workers.
+pub struct Upstreams {
+    list: Vec<Upstream>,
+    bounds: Bounds,
+}
+
+struct Upstream {
+    config: config::Upstream,
+    balance: Balance,
+    /// The Host that each server sees; `None` keeps the client's.
+    hosts: Vec<Option<HeaderValue>>,
+}
+
+/// One request that has passed the gate.
+pub struct Exchange<'a> {
+    /// Index into the configuration's upstreams.
+    pub upstream: usize,
+    /// The method.
+    pub method: Method,
+    /// Path and query as they are sent.
+    pub target: Uri,
+    /// The client's header section.
+    pub headers: HeaderMap,
+    /// The client's body.
+    pub body: Incoming,
+    /// Whose token it was, if one was looked at.
+    pub caller: Option<&'a Caller>,
+    /// Who sent it.
+    pub client: &'a Client,
+    /// Its ids.
+    pub ids: Ids<'a>,
+    /// Whether Authorization is passed on.
+    pub forward_authorization: bool,
+}
+
+impl Upstreams {
+    /// Builds the part.
+    ///
+    /// # Errors
+    /// The balancer's.
+    pub fn new(config: &config::Config) -> Result<Self, balance::Error> {
+        let build = |upstream: &config::Upstream| {
+            let hosts = upstream.servers.iter().map(|server| match &upstream.host {
+                HostPolicy::Keep => None,
+                HostPolicy::Upstream => HeaderValue::try_from(server.authority()).ok(),
+                HostPolicy::Name(name) => HeaderValue::try_from(name).ok(),
+            });
+            Ok(Upstream { config: upstream.clone(), balance: Balance::new(upstream)?, hosts: hosts.collect() })
+        };
+        let list = config.upstreams.iter().map(build).collect::<Result<_, _>>()?;
+        let bounds = Bounds { size: config.server.limits.body, pause: config.server.timeouts.body };
+        Ok(Self { list, bounds })
+    }
+
+    /// Forwards a request and passes the response back as it arrives.
+    ///
+    /// # Errors
+    /// What the request did wrong, or that no server answered.
+    pub async fn forward(&self, pools: &Pools, exchange: Exchange<'_>) -> Result<Response<Body>, Rejection> {
+        let upstream =
+            self.list.get(exchange.upstream).ok_or_else(|| Rejection::Internal("no such upstream".into()))?;
+        let size = exchange.body.size_hint();
+        // hyper knows the length of every body but a chunked one, and never takes both readings of one.
+        let chunked = size.exact().is_none();
+        if chunked {
+            check_chunked(&exchange.headers)?;
+        }
+        if size.lower() > self.bounds.size {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let (upload, progress) = if exchange.body.is_end_stream() {
+            (None, None)
+        } else {
+            let (upload, progress) = Upload::new(exchange.body, self.bounds, pools);
+            (Some(upload), Some(progress))
+        };
+        let attempt = Attempt {
+            upstream,
+            pools,
+            index: exchange.upstream,
+            method: &exchange.method,
+            target: &exchange.target,
+            rewrite: Rewrite {
+                caller: exchange.caller,
+                client: exchange.client,
+                ids: exchange.ids,
+                authorization: exchange.forward_authorization,
+                chunked: chunked && progress.is_some(),
+            },
+            progress,
+        };
+        attempt.run(exchange.headers, upload).await
+    }
+}
+
+/// `Transfer-Encoding: chunked`, once and alone, is the only one that has one reading.
+fn check_chunked(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Rejection::BadRequest("Transfer-Encoding must be chunked, and stand once".into())),
+    }
+}
+
+struct Attempt<'a> {
+    upstream: &'a Upstream,
+    pools: &'a Pools,
+    index: usize,
+    method: &'a Method,
+    target: &'a Uri,
+    rewrite: Rewrite<'a>,
+    progress: Option<Rc<Progress>>,
+}
+
+/// One server, and the connections to it.
+#[derive(Clone, Copy)]
+struct Server<'a> {
+    pool: &'a Rc<Pool>,
+    settings: &'a config::UpstreamServer,
+    host: Option<&'a HeaderValue>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Tries one server after the other, for as long as none can have acted on the request.
+    async fn run(&self, mut headers: HeaderMap, mut upload: Option<Upload>) -> Result<Response<Body>, Rejection> {
+        let timeouts = &self.upstream.config.timeouts;
+        let repeatable = upload.is_none() && self.method.is_idempotent();
+        let (mut tried, mut fresh) = (Vec::new(), false);
+        let mut last: Option<ConnectError> = None;
+        while let Some(index) = self.upstream.balance.next(&tried) {
+            let Some(server) = self.server(index) else { break };
+            let kept = if fresh { None } else { server.pool.take(timeouts.idle, !repeatable) };
+            let mut wire = match kept {
+                Some(wire) => wire,
+                None => match server.pool.connect(server.settings, timeouts.connect).await {
+                    Ok(wire) => wire,
+                    Err(error) => {
+                        last = Some(error);
+                        tried.push(index);
+                        continue;
+                    }
+                },
+            };
+            self.write(wire.output(), &headers, server)?;
+            match self.exchange(&mut wire, &mut headers, upload.take()).await {
+                Ok(head) => return Ok(self.receive(head, headers, wire, server)),
+                // A kept connection that was closed before a byte was answered. A fresh one is never `reused`.
+                Err(Broken::Off(_) | Broken::Response(_)) if repeatable && wire.is_reused() && !wire.has_heard() => {
+                    fresh = true;
+                }
+                Err(broken) => return Err(self.reject(broken)),
+            }
+        }
+        Err(match last {
+            Some(slow @ ConnectError::Slow { .. }) => Rejection::UpstreamTimeout(slow.into()),
+            Some(error) => Rejection::UpstreamUnreachable(error.into()),
+            None => Rejection::UpstreamUnreachable("the upstream has no server".into()),
+        })
+    }
+
+    fn server(&self, index: usize) -> Option<Server<'a>> {
+        let pool = self.pools.of(self.index, index)?;
+        let settings = self.upstream.config.servers.get(index)?;
+        Some(Server { pool, settings, host: self.upstream.hosts.get(index)?.as_ref() })
+    }
+
+    fn write(&self, out: &mut Vec<u8>, headers: &HeaderMap, server: Server<'_>) -> Result<(), Rejection> {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.extend_from_slice(b" ");
+        let target = self.target.path_and_query().map_or("/", |target| target.as_str());
+        out.extend_from_slice(target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        self.pools.rules().write(out, headers, server.host, &self.rewrite)
+    }
+
+    /// Waits for the header section of the response, `timeouts.response` at most since the request last moved. `headers`
+    /// becomes the response's.
+    async fn exchange(&self, wire: &mut Wire, headers: &mut HeaderMap, upload: Option<Upload>) -> Result<Head, Broken> {
+        let limit = self.upstream.config.timeouts.response;
+        let clock = self.pools.clock();
+        let mut moved = None;
+        let deadline = || match (&self.progress, moved) {
+            (_, None) => {
+                moved = Some(clock.now());
+                Some(clock.after(limit))
+            }
+            // The upload went on meanwhile: the wait begins anew.
+            (Some(progress), Some(before)) if progress.moved() > before => {
+                moved = Some(progress.moved());
+                Some(clock.after(limit))
+            }
+            (_, Some(_)) => None,
+        };
+        wire.exchange(upload, self.method, headers, deadline).await
+    }
+
+    fn receive(&self, head: Head, headers: HeaderMap, wire: Wire, server: Server<'_>) -> Response<Body> {
+        let download = Download::new(head, wire, Rc::clone(server.pool), self.upstream.config.timeouts.idle);
+        let mut response = Response::new(Body::stream(download));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn reject(&self, broken: Broken) -> Rejection {
+        match self.progress.as_ref().and_then(|progress| progress.take_fault()) {
+            Some(Fault::TooLarge) => return Rejection::BodyTooLarge,
+            Some(Fault::Silent) => return Rejection::BadRequest("The request body did not arrive in time".into()),
+            Some(Fault::Broken(_)) => return Rejection::BadRequest("The request body is malformed".into()),
+            None => {}
+        }
+        match broken {
+            late @ Broken::Late => Rejection::UpstreamTimeout(late.into()),
+            broken => Rejection::UpstreamUnreachable(broken.into()),
+        }
+    }
+}

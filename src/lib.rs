@@ -64,3 +64,4 @@ pub mod accounts;
 pub mod sessions;
 pub mod identity;
 pub mod upstream;
+pub mod gate;

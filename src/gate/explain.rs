@@ -1,0 +1,170 @@
+//! The gate's view of a configuration, for people: which route a request would take, and which routes are hidden.
+
+use http::{Method, Uri};
+
+use crate::config::{Auth, Config, Rule, Segment};
+use crate::gate::route::Table;
+use crate::gate::target::Target;
+use crate::gate::{host, verify};
+use crate::identity::Endpoint;
+use crate::message::Rejection;
+use crate::model::Role;
+
+/// Where a request would go.
+pub struct Plan {
+    lines: Vec<String>,
+    rules: Vec<Rule>,
+    looks_at_tokens: bool,
+}
+
+impl Plan {
+    /// Whether a token is looked at on this way.
+    pub fn looks_at_tokens(&self) -> bool {
+        self.looks_at_tokens
+    }
+
+    /// What there is to say of it, a line each.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// What its token would have to meet.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+/// A route that no request can reach.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: hidden by the endpoint {endpoint}, which the gateway answers itself; remove the route, or move the endpoints \
+     with identity.prefix",
+    routes.join(", ")
+)]
+pub struct Hidden {
+    routes: Vec<String>,
+    endpoint: String,
+}
+
+/// Follows a request through the table.
+///
+/// # Errors
+/// How the gateway would refuse it before it looks at a token.
+pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Result<Plan, Rejection> {
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Rejection::BadRequest(format!("{method:?} is no method").into()))?;
+    let uri: Uri = target.parse().map_err(|_| Rejection::BadPath("The target is no path".into()))?;
+    let target = Target::of(&uri, &method)?;
+    let host = host::parse(host_field.as_bytes()).map_err(|error| Rejection::BadRequest(error.to_string().into()))?;
+    let mut lines = vec![format!("path:     {}", target.path().as_str())];
+    if let Some(endpoint) = Endpoint::find(&config.identity, target.path().as_str()) {
+        endpoint.check_method(&method)?;
+        lines.push(format!("endpoint: {}{}, answered by the gateway", config.identity.prefix, endpoint.path()));
+        return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: false });
+    }
+    if target.is(verify::PATH) {
+        lines.push(format!("endpoint: {}, answered by the gateway", verify::PATH));
+        return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: true });
+    }
+    let table = Table::new(&config.routes).map_err(|error| Rejection::Internal(error.into()))?;
+    let found = table.find(host.as_str(), &method, target.path())?;
+    let (mut rules, mut looks_at_tokens) = (Vec::new(), false);
+    for route in std::iter::once(found.route).chain(found.also).filter_map(|index| config.routes.get(index)) {
+        lines.push(format!("route:    {}  {}{}", route.id, kind(&route.auth), rule(&route.auth)));
+        looks_at_tokens |= route.auth != Auth::Public;
+        if let Auth::Required(rule) = &route.auth {
+            rules.push(rule.clone());
+        }
+    }
+    if let Some(route) = config.routes.get(found.route) {
+        let upstream = config.upstreams.get(route.upstream).map_or("", |upstream| &upstream.name);
+        let sent = target.to_send(route.strip_prefix.as_deref())?;
+        lines.push(format!("upstream: {upstream}"));
+        lines.push(format!("sent:     {method} {sent}"));
+    }
+    Ok(Plan { lines, rules, looks_at_tokens })
+}
+
+/// Refuses a configuration with a route that lies wholly behind an endpoint.
+///
+/// # Errors
+/// [`Hidden`].
+pub fn check_hidden(config: &Config) -> Result<(), Hidden> {
+    for (endpoint, path) in endpoints(config) {
+        let covered =
+            config.routes.iter().filter(|route| !route.path.wildcard && literal(&route.path.segments) == path);
+        let routes: Vec<String> = covered.map(|route| route.id.clone()).collect();
+        if !routes.is_empty() {
+            return Err(Hidden { routes, endpoint });
+        }
+    }
+    Ok(())
+}
+
+/// Each route of whose paths an endpoint takes some.
+pub fn partly_hidden(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for route in &config.routes {
+        let taken: Vec<String> = endpoints(config)
+            .into_iter()
+            .filter(|(_, path)| covers(&route.path.segments, route.path.wildcard, path))
+            .map(|(endpoint, _)| endpoint)
+            .collect();
+        if !taken.is_empty() {
+            notes.push(format!("{}: the gateway itself answers {}", route.id, taken.join(", ")));
+        }
+    }
+    notes
+}
+
+/// The endpoints' paths, as text and in segments.
+fn endpoints(config: &Config) -> Vec<(String, Vec<String>)> {
+    let paths = Endpoint::ALL
+        .into_iter()
+        .map(|endpoint| format!("{}{}", config.identity.prefix, endpoint.path()))
+        .filter(|path| Endpoint::find(&config.identity, path).is_some())
+        .chain([verify::PATH.to_owned()]);
+    paths.map(|path| (path.clone(), path.split('/').skip(1).map(str::to_owned).collect())).collect()
+}
+
+fn literal(segments: &[Segment]) -> Vec<String> {
+    let text = |segment: &Segment| match segment {
+        Segment::Literal(text) => text.clone(),
+        Segment::Any => "{}".to_owned(),
+    };
+    segments.iter().map(text).collect()
+}
+
+fn covers(segments: &[Segment], wildcard: bool, path: &[String]) -> bool {
+    let fits = segments.len() == path.len() || (wildcard && segments.len() <= path.len());
+    fits && segments.iter().zip(path).all(|(segment, text)| match segment {
+        Segment::Literal(literal) => literal == text,
+        Segment::Any => true,
+    })
+}
+
+/// The word for a kind of check.
+pub fn kind(auth: &Auth) -> &'static str {
+    match auth {
+        Auth::Public => "public",
+        Auth::Optional => "optional",
+        Auth::Required(_) => "required",
+    }
+}
+
+/// What a rule asks for beyond a good token.
+pub fn rule(auth: &Auth) -> String {
+    let Auth::Required(rule) = auth else { return String::new() };
+    let mut text = String::new();
+    if !rule.roles.is_empty() {
+        let names: Vec<&str> = rule.roles.iter().map(Role::as_str).collect();
+        text.push_str(&format!("  one of the roles {}", names.join(", ")));
+    }
+    for (name, value) in &rule.claims {
+        text.push_str(&format!("  {name} = {value}"));
+    }
+    if rule.fresh {
+        text.push_str("  fresh");
+    }
+    text
+}

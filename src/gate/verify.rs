@@ -1,0 +1,104 @@
+//! ANY /auth/verify: the gate's verdict for another proxy (nginx `auth_request`, Traefik ForwardAuth, Caddy
+//! `forward_auth`), which forwards the request itself.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
+
+use crate::clock::UnixTime;
+use crate::config::Auth;
+use crate::gate::path::Path;
+use crate::gate::route::Miss;
+use crate::gate::{Gate, Peer, bearer, host};
+use crate::message::{Body, Rejection, credential};
+use crate::sessions::Caller;
+
+/// Where it is answered.
+pub const PATH: &str = "/auth/verify";
+
+impl Gate {
+    /// 200 with the identity headers for a good access token, which also meets the rules of the route that a trusted
+    /// peer names.
+    ///
+    /// # Errors
+    /// To be answered by [`Rejection::into_verdict`].
+    pub(super) fn verify(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+        now: UnixTime,
+    ) -> Result<(Response<Body>, Caller), Rejection> {
+        let caller = bearer::authenticate(&self.sessions, credential::field(headers)?, &peer.memo, now)?;
+        if peer.client.trusted
+            && let Some(named) = Named::of(headers)?
+        {
+            self.check_named(&named, &caller, now)?;
+        }
+        let mut response = Response::new(Body::Empty);
+        for (index, value) in caller.headers() {
+            let name = self.headers.get(*index);
+            if let (Some(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value.clone())) {
+                response.headers_mut().insert(name.clone(), value);
+            }
+        }
+        Ok((response, caller))
+    }
+
+    fn check_named(&self, named: &Named<'_>, caller: &Caller, now: UnixTime) -> Result<(), Rejection> {
+        let unclear = |what| move |_| Rejection::Forbidden(format!("{what} cannot be read").into());
+        let method = Method::from_bytes(named.method.as_bytes()).map_err(|_| refused("X-Forwarded-Method"))?;
+        let host = host::parse(named.host.as_bytes()).map_err(unclear("X-Forwarded-Host"))?;
+        let path = named.uri.split(['?', '#']).next().unwrap_or_default();
+        let path = Path::parse(path).map_err(|_| refused("X-Forwarded-Uri"))?;
+        let found = match self.table.find(host.as_str(), &method, &path) {
+            Ok(found) => found,
+            // No route of ours: then the good token is all that can be asked.
+            Err(Miss::NoRoute) => return Ok(()),
+            Err(miss) => return Err(Rejection::Forbidden(miss.to_string().into())),
+        };
+        for index in std::iter::once(found.route).chain(found.also) {
+            if let Some(Auth::Required(rule)) = self.routes.get(index).map(|route| &route.auth) {
+                bearer::check_rule(rule, caller, now)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(what: &str) -> Rejection {
+    Rejection::Forbidden(format!("{what} cannot be read").into())
+}
+
+/// The request that a trusted peer asks about.
+struct Named<'a> {
+    method: &'a str,
+    host: &'a str,
+    uri: &'a str,
+}
+
+impl<'a> Named<'a> {
+    /// All three headers, exactly once each, or none of them.
+    fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Rejection> {
+        const NAMES: [HeaderName; 3] = [
+            HeaderName::from_static("x-forwarded-method"),
+            HeaderName::from_static("x-forwarded-host"),
+            HeaderName::from_static("x-forwarded-uri"),
+        ];
+        // X-Forwarded-Host alone is what any proxy sends.
+        if !headers.contains_key("x-forwarded-method") && !headers.contains_key("x-forwarded-uri") {
+            return Ok(None);
+        }
+        let values = NAMES.map(|name| {
+            let mut lines = headers.get_all(name).iter();
+            match (lines.next().and_then(|line| line.to_str().ok()), lines.next()) {
+                (Some(value), None) => Some(value),
+                _ => None,
+            }
+        });
+        match values {
+            [Some(method), Some(host), Some(uri)] => Ok(Some(Self { method, host, uri })),
+            _ => Err(Rejection::Forbidden(
+                "A trusted proxy must send X-Forwarded-Method, -Host and -Uri once each".into(),
+            )),
+        }
+    }
+}

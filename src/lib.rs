@@ -65,3 +65,6 @@ pub mod sessions;
 pub mod identity;
 pub mod upstream;
 pub mod gate;
+pub mod app;
+pub mod server;
+pub mod cli;

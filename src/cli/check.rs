@@ -1,0 +1,44 @@
+//! `portcullis check`: every problem of the file, or every route with its rule.
+
+use std::path::Path;
+
+use crate::cli::{Refused, load, say};
+use crate::config::{Auth, Config, Route};
+use crate::gate::{explain, route};
+
+pub fn check(path: &Path) -> Result<(), Refused> {
+    let config = load(path)?;
+    route::Table::new(&config.routes)?;
+    explain::check_hidden(&config)?;
+    let mut routes: Vec<&Route> = config.routes.iter().collect();
+    // Stable: within one kind the order of the file stays.
+    routes.sort_by_key(|route| match route.auth {
+        Auth::Public => 0,
+        Auth::Optional => 1,
+        Auth::Required(_) => 2,
+    });
+    let width = routes.iter().map(|route| route.id.chars().count()).max().unwrap_or(0);
+    for route in routes {
+        say(format_args!(
+            "{:<width$}  {:<9}  -> {}{}{}",
+            route.id,
+            explain::kind(&route.auth),
+            upstream(&config, route),
+            methods(route),
+            explain::rule(&route.auth)
+        ));
+    }
+    for note in explain::partly_hidden(&config) {
+        say(format_args!("note: {note}"));
+    }
+    say(format_args!("{}: good", path.display()));
+    Ok(())
+}
+
+fn upstream<'a>(config: &'a Config, route: &Route) -> &'a str {
+    config.upstreams.get(route.upstream).map_or("", |upstream| &upstream.name)
+}
+
+fn methods(route: &Route) -> String {
+    if route.methods.is_empty() { String::new() } else { format!("  {}", route.methods.join(",")) }
+}

@@ -1,0 +1,126 @@
+//! The command line: one file a command. Exit codes: 0 done, 1 the input was refused, 2 wrong usage, 70 a bug.
+
+mod check;
+mod explain;
+mod health;
+mod run;
+mod schema;
+mod tokens;
+mod users;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock::UnixTime;
+use crate::config::{self, Config};
+use crate::sessions;
+use crate::store::{self, Store};
+
+/// A reverse-proxy authentication gateway: it issues, enforces and revokes JWTs.
+#[derive(Parser)]
+#[command(name = "portcullis", version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: ConfigPath,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+struct ConfigPath {
+    /// The configuration file.
+    #[arg(long = "config", value_name = "FILE", default_value = "gateway.yaml")]
+    path: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Run(ConfigPath),
+    /// Check the configuration, and list every route with its rule, public ones first.
+    Check(ConfigPath),
+    /// Print the JSON Schema of gateway.yaml.
+    Schema,
+    /// Tell which route a request would take, what it would need, and what would be sent.
+    Explain(explain::Explain),
+    /// Manage accounts.
+    #[command(subcommand)]
+    Users(users::Users),
+    /// Look into tokens, and revoke them.
+    #[command(subcommand)]
+    Tokens(tokens::Tokens),
+    /// Ask a running gateway whether it is ready: for a container's HEALTHCHECK.
+    Health(ConfigPath),
+}
+
+/// Why a command ends with 1. The text is for the person at the terminal.
+#[derive(Debug)]
+struct Refused(String);
+
+impl<E: std::error::Error> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, to standard output and with 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match arguments.command {
+        None => run::run(&arguments.config.path),
+        Some(Command::Run(config)) => run::run(&config.path),
+        Some(Command::Check(config)) => check::check(&config.path),
+        Some(Command::Schema) => schema::schema(),
+        Some(Command::Explain(explain)) => explain.run(),
+        Some(Command::Users(users)) => users.run(),
+        Some(Command::Tokens(tokens)) => tokens.run(),
+        Some(Command::Health(config)) => health::health(&config.path),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refused(text)) => {
+            let _ = writeln!(std::io::stderr(), "portcullis: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line. A closed pipe (`portcullis check | head`) is no error.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Reads the configuration, with `${NAME}` from the environment; its warnings go to standard error.
+fn load(path: &Path) -> Result<Config, Refused> {
+    #[expect(clippy::disallowed_methods, reason = "the lookup that config is given")]
+    let environment = |name: &str| std::env::var(name).ok();
+    let config = config::load(path, &environment)?;
+    for warning in &config.warnings {
+        let _ = writeln!(std::io::stderr(), "portcullis: warning: {}: {}", warning.key, warning.message);
+    }
+    Ok(config)
+}
+
+/// Runs a future to its end on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(future)
+}
+
+/// Until when a revocation of all tokens of an account must be kept, for whatever has ever been issued.
+async fn keep_generation_until(store: &Store, config: &Config, now: UnixTime) -> Result<UnixTime, store::Error> {
+    let longest: Duration = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
+    Ok(sessions::keep_generation_until(store.raise_longest_lifetime(longest).await?, now))
+}

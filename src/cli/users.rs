@@ -1,0 +1,190 @@
+//! `portcullis users`: accounts, in the store itself; a running gateway hears of it within a second.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::accounts::{Accounts, Applicant, Change, Hasher};
+use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
+use crate::clock;
+use crate::config::Config;
+use crate::model::{Role, Username};
+use crate::secret::Secret;
+use crate::store::Store;
+
+/// Accounts listed at once.
+const PAGE: u32 = 1000;
+
+#[derive(Subcommand)]
+pub enum Users {
+    /// Make an account. The password is asked for, or read from a file or from standard input.
+    Add {
+        name: String,
+        /// A role; may be given several times.
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// List all accounts.
+    List {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Delete an account; its tokens end.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Replace an account's roles (none: take all away); its tokens end.
+    Roles {
+        name: String,
+        roles: Vec<String>,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Set a new password; the account's tokens end.
+    Password {
+        name: String,
+        #[command(flatten)]
+        password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Bar an account from logging in; its tokens end.
+    Disable {
+        name: String,
+        /// Let it in again.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+}
+
+/// Never an argument: those are seen by everyone on the machine.
+#[derive(Args)]
+pub struct PasswordSource {
+    /// Read the password from this file; one newline at its end is dropped.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+/// The store and the accounts in it.
+struct Office {
+    config: Config,
+    store: Store,
+    accounts: Accounts,
+}
+
+impl Office {
+    fn open(path: &ConfigPath, make: bool) -> Result<Self, Refused> {
+        let config = load(&path.path)?;
+        let store = if make { Store::open(&config.store)? } else { Store::open_existing(&config.store)? };
+        let hasher = Hasher::start(config.identity.password.argon2, 1)?;
+        let accounts = Accounts::new(store.clone(), hasher, config.identity.password);
+        Ok(Self { config, store, accounts })
+    }
+}
+
+impl Users {
+    pub fn run(self) -> Result<(), Refused> {
+        match self {
+            Self::Add { name, roles, password, config } => {
+                let office = Office::open(&config, true)?;
+                let (username, roles) = (Username::parse(&name)?, parse_roles(&roles)?);
+                let password = password.read(&username)?;
+                let applicant = Applicant { username: &name, password, roles, session: None, at: clock::now() };
+                block_on(async { Ok(office.accounts.register(applicant).await?) })?;
+                say(format_args!("User {username} was created"));
+                Ok(())
+            }
+            Self::List { config } => Office::open(&config, false)?.list(),
+            Self::Delete { name, config } => Office::open(&config, false)?.change(&name, Change::Delete, "was deleted"),
+            Self::Roles { name, roles, config } => {
+                let roles = parse_roles(&roles)?;
+                Office::open(&config, false)?.change(&name, Change::Roles(roles), "has new roles")
+            }
+            Self::Password { name, password, config } => {
+                let password = password.read(&Username::parse(&name)?)?;
+                Office::open(&config, false)?.change(&name, Change::Password(password), "has a new password")
+            }
+            Self::Disable { name, undo, config } => {
+                let done = if undo { "may log in again" } else { "is disabled" };
+                Office::open(&config, false)?.change(&name, Change::Disabled(!undo), done)
+            }
+        }
+    }
+}
+
+impl Office {
+    fn change(&self, name: &str, change: Change, done: &str) -> Result<(), Refused> {
+        let username = Username::parse(name)?;
+        let changed = block_on(async {
+            let now = clock::now();
+            let keep_until = keep_generation_until(&self.store, &self.config, now).await?;
+            Ok(self.accounts.change(&username, change, now, keep_until).await?)
+        })?;
+        if changed.is_none() {
+            return Err(Refused(format!("there is no user {username}; `portcullis users list` shows all")));
+        }
+        say(format_args!("User {username} {done}; a running gateway refuses the old tokens within a second"));
+        Ok(())
+    }
+
+    fn list(&self) -> Result<(), Refused> {
+        block_on(async {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.accounts.list(after.as_deref(), PAGE).await?;
+                for account in &page {
+                    let roles: Vec<&str> = account.roles.iter().map(Role::as_str).collect();
+                    let disabled = if account.disabled { "  disabled" } else { "" };
+                    say(format_args!("{}  {}  [{}]{disabled}", account.username, account.created, roles.join(" ")));
+                }
+                match page.last() {
+                    Some(last) if page.len() == PAGE as usize => after = Some(last.username.as_str().to_owned()),
+                    _ => return Ok(()),
+                }
+            }
+        })
+    }
+}
+
+fn parse_roles(roles: &[String]) -> Result<Vec<Role>, Refused> {
+    let parse = |role: &String| Role::parse(role).map_err(|error| Refused(format!("{role:?}: {error}")));
+    roles.iter().map(parse).collect()
+}
+
+impl PasswordSource {
+    fn read(&self, username: &Username) -> Result<Secret, Refused> {
+        let mut text = match &self.password_file {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|error| Refused(format!("{}: {error}", path.display())))?
+            }
+            None if std::io::stdin().is_terminal() => {
+                let first = rpassword::prompt_password(format!("Password for {username}: "))?;
+                if rpassword::prompt_password("Once more: ")? != first {
+                    return Err(Refused("the two passwords differ; nothing was changed".into()));
+                }
+                first
+            }
+            None => {
+                let mut line = String::new();
+                std::io::stdin().lock().read_line(&mut line)?;
+                line
+            }
+        };
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Secret::new(text))
+    }
+}

@@ -1,0 +1,204 @@
+//! The connections of one worker: what each is doing and since when, so that one sweep finds the overdue, without a timer
+//! for each.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::config::ServerTimeouts;
+
+/// How long a draining worker leaves connections open that are asking for nothing: a request may be on its way.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Opened, and silent so far.
+    New,
+    /// A header section has begun to arrive.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// The answer is made, and not yet written out.
+    Flushing,
+    /// Between two requests.
+    Idle,
+}
+
+/// What a connection is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Stay,
+    /// End after the request in flight.
+    Drain,
+    /// End now.
+    Close,
+}
+
+/// One connection's entry.
+pub struct Seat {
+    stage: Cell<Stage>,
+    since: Cell<Instant>,
+    order: Cell<Order>,
+    /// Since when the client has taken none of what is to be written.
+    stalled: Cell<Option<Instant>>,
+    /// The answer left a part of the request unread.
+    unread: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// The roster's clock: the time of the last sweep, exact enough for bounds of seconds, and free.
+    tick: Rc<Cell<Instant>>,
+}
+
+impl Seat {
+    /// Notes what the connection does from now on.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.since.set(self.tick.get());
+    }
+
+    /// What the connection is doing.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Notes whether the client took something of what is to be written.
+    pub fn note_write(&self, taken: bool) {
+        if taken {
+            self.stalled.set(None);
+        } else if self.stalled.get().is_none() {
+            self.stalled.set(Some(self.tick.get()));
+        }
+    }
+
+    /// Notes whether the request has a body, a part of which may be unread when the answer is out.
+    pub fn note_body(&self, body: bool) {
+        self.unread.set(body);
+    }
+
+    /// Whether a part of the last request may be unread.
+    pub fn is_unread(&self) -> bool {
+        self.unread.get()
+    }
+
+    /// What the connection is to do. Its task is woken when that changes.
+    pub fn order(&self) -> Order {
+        self.order.get()
+    }
+
+    /// Remembers the task, which stays the same for the life of the connection.
+    pub fn attend(&self, waker: &Waker) {
+        let mut own = self.waker.borrow_mut();
+        if own.is_none() {
+            *own = Some(waker.clone());
+        }
+    }
+
+    fn command(&self, order: Order) {
+        if self.order.get() != Order::Close && self.order.get() != order {
+            self.order.set(order);
+            if let Some(waker) = &*self.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// A connection's stay in the roster.
+pub struct Place {
+    roster: Rc<Roster>,
+    number: u64,
+    /// Its entry.
+    pub seat: Rc<Seat>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.roster.seats.borrow_mut().remove(&self.number);
+    }
+}
+
+/// See the module.
+pub struct Roster {
+    seats: RefCell<BTreeMap<u64, Rc<Seat>>>,
+    next: Cell<u64>,
+    draining: Cell<bool>,
+    tick: Rc<Cell<Instant>>,
+    timeouts: ServerTimeouts,
+}
+
+impl Roster {
+    /// An empty one.
+    pub fn new(timeouts: ServerTimeouts) -> Self {
+        Self {
+            seats: RefCell::default(),
+            next: Cell::new(0),
+            draining: Cell::new(false),
+            tick: Rc::new(Cell::new(clock::monotonic())),
+            timeouts,
+        }
+    }
+
+    /// Enters a connection. It is taken out again when the [`Place`] is dropped, however its task ends.
+    pub fn enter(self: &Rc<Self>) -> Place {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let order = if self.draining.get() { Order::Drain } else { Order::Stay };
+        let seat = Rc::new(Seat {
+            stage: Cell::new(Stage::New),
+            since: Cell::new(self.tick.get()),
+            order: Cell::new(order),
+            stalled: Cell::new(None),
+            unread: Cell::new(false),
+            waker: RefCell::new(None),
+            tick: Rc::clone(&self.tick),
+        });
+        self.seats.borrow_mut().insert(number, Rc::clone(&seat));
+        Place { roster: Rc::clone(self), number, seat }
+    }
+
+    /// Whether no connection is left.
+    pub fn is_empty(&self) -> bool {
+        self.seats.borrow().is_empty()
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Tells every connection, and those to come, to end after the request in flight.
+    pub fn drain(&self) {
+        if !self.draining.replace(true) {
+            let now = clock::monotonic();
+            self.tick.set(now);
+            for seat in self.seats.borrow().values() {
+                if seat.stage() == Stage::New {
+                    seat.since.set(now);
+                }
+                seat.command(Order::Drain);
+            }
+        }
+    }
+
+    /// Closes what has been in its stage for too long.
+    pub fn sweep(&self) {
+        let now = clock::monotonic();
+        self.tick.set(now);
+        for seat in self.seats.borrow().values() {
+            let limit = match seat.stage() {
+                Stage::New | Stage::Idle if self.draining.get() => FAREWELL,
+                Stage::New | Stage::Head => self.timeouts.header,
+                Stage::Idle => self.timeouts.idle,
+                Stage::Busy | Stage::Flushing => Duration::MAX,
+            };
+            let stalled = seat.stalled.get().is_some_and(|since| now.duration_since(since) > self.timeouts.idle);
+            if stalled || now.duration_since(seat.since.get()) > limit {
+                seat.command(Order::Close);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Worker threads: each has a runtime of its own, and keeps its connections for life.
+
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::app::App;
+use crate::gate;
+use crate::server::roster::Roster;
+use crate::server::{Error, Phase, connection};
+
+/// How often a worker looks for overdue connections, and hands its access lines over.
+const TICK: Duration = Duration::from_millis(100);
+
+/// While a worker waits for its last connections.
+const LAST_TICK: Duration = Duration::from_millis(5);
+
+/// Where a worker gets its connections from.
+pub type Inbox = mpsc::UnboundedSender<TcpStream>;
+
+/// All workers.
+pub struct Workers {
+    ended: watch::Receiver<usize>,
+    count: usize,
+}
+
+impl Workers {
+    /// Starts as many threads as the configuration says. They end when their inboxes are dropped and their last
+    /// connection is closed.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a runtime.
+    pub fn start(app: &Arc<App>, phase: &watch::Receiver<Phase>) -> Result<(Self, Vec<Inbox>), Error> {
+        let count = app.config.server.workers.get();
+        let (end, ended) = watch::channel(0);
+        let end = Arc::new(end);
+        let mut inboxes = Vec::with_capacity(count);
+        for index in 0..count {
+            let (inbox, connections) = mpsc::unbounded_channel();
+            inboxes.push(inbox);
+            let (app, phase, end) = (Arc::clone(app), phase.clone(), Arc::clone(&end));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+            let run = move || {
+                let ran = catch_unwind(AssertUnwindSafe(|| {
+                    LocalSet::new().block_on(&runtime, work(app, connections, phase));
+                }));
+                if ran.is_err() {
+                    give_up();
+                }
+                end.send_modify(|ended| *ended += 1);
+            };
+            thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(Error::Thread)?;
+        }
+        Ok((Self { ended, count }, inboxes))
+    }
+
+    /// Returns when all have ended.
+    pub async fn finished(&self) {
+        // The sender is gone only when all threads are.
+        let _ = self.ended.clone().wait_for(|ended| *ended == self.count).await;
+    }
+}
+
+/// A gateway that has lost a worker would leave the connections that it deals to it without an answer.
+#[expect(clippy::disallowed_methods, reason = "a worker's end cannot be passed up to main")]
+fn give_up() {
+    tracing::error!("a worker ended by a bug; the process ends, to be started again");
+    std::process::exit(crate::server::BUG);
+}
+
+async fn work(app: Arc<App>, mut connections: mpsc::UnboundedReceiver<TcpStream>, mut phase: watch::Receiver<Phase>) {
+    let own = Rc::new(app.worker());
+    let roster = Rc::new(Roster::new(app.config.server.timeouts));
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            stream = connections.recv() => match stream {
+                Some(stream) => connection::spawn(stream, &app, &own, &roster),
+                None => break,
+            },
+            _ = ticks.tick() => {
+                roster.sweep();
+                own.access.flush();
+                own.pools.tick();
+                app.look_at_store();
+            }
+            _ = phase.wait_for(|phase| *phase == Phase::Draining), if !roster.is_draining() => roster.drain(),
+        }
+    }
+    finish(&own, &roster).await;
+}
+
+/// Waits for the last connection to close.
+async fn finish(own: &gate::Worker, roster: &Roster) {
+    roster.drain();
+    let mut ticks = tokio::time::interval(LAST_TICK);
+    while !roster.is_empty() {
+        ticks.tick().await;
+        roster.sweep();
+        own.pools.tick();
+        own.access.flush();
+    }
+    own.access.flush();
+}

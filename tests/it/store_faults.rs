@@ -1,0 +1,200 @@
+//! A database that is locked, full, read-only or broken: 503 on what needs it, never a false answer, proxied traffic unharmed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, said};
+use crate::jwt;
+use crate::origin::Origin;
+use crate::wire::{Response, get, post};
+
+fn database(gateway: &Gateway) -> std::path::PathBuf {
+    gateway.folder.path().join("portcullis.db")
+}
+
+fn log_out(gateway: &Gateway, token: &str) -> Response {
+    post("/logout/access").bearer(token).send(gateway.public)
+}
+
+#[track_caller]
+fn assert_unavailable(what: &str, answer: &Response) {
+    assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{what}: {answer:?}");
+    assert!(answer.header("retry-after").is_some(), "{what}: {answer:?}");
+    assert!(!answer.text().to_lowercase().contains("sqlite"), "{what}: an inner error's text: {answer:?}");
+}
+
+#[test]
+fn a_locked_database() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).start();
+    let tokens = gateway.register("alice");
+    let other = rusqlite::Connection::open(database(&gateway)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let doomed = jwt::access("alice");
+    std::thread::scope(|scope| {
+        let logout = scope.spawn(|| log_out(&gateway, &doomed));
+        let login = scope.spawn(|| post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public));
+        let registration =
+            scope.spawn(|| post("/registration").json(&credentials("bob", PASSWORD)).send(gateway.public));
+        for _ in 0..50 {
+            assert_eq!(gateway.try_token(&tokens.access), 200, "proxied traffic is unharmed");
+        }
+        assert_unavailable("logout", &logout.join().unwrap());
+        assert_unavailable("login", &login.join().unwrap());
+        assert_unavailable("registration", &registration.join().unwrap());
+    });
+    assert_eq!(gateway.try_token(&doomed), 200, "a logout that was refused did not happen");
+
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(log_out(&gateway, &doomed).status, 200);
+    assert_eq!(gateway.try_token(&doomed), 401);
+    assert_eq!(gateway.register("bob").access.split('.').count(), 3);
+}
+
+#[test]
+fn a_full_disk() {
+    let origin = Origin::start();
+    let setup = Setup::new(origin.address);
+    // No file may grow over 256 KiB (dash counts 512 bytes, other shells 1024); the signal that would kill is ignored.
+    let mut gateway = setup.clone().after("trap '' XFSZ; ulimit -f 512").start();
+    let alice = gateway.register("alice");
+    let mut revoked = Vec::new();
+    let refused = (0..4000).find_map(|_| {
+        let token = jwt::access("alice");
+        let answer = log_out(&gateway, &token);
+        if answer.status == 200 {
+            revoked.push(token);
+            return None;
+        }
+        Some((token, answer))
+    });
+    let (survivor, answer) = refused.expect("the limit is reached");
+    assert_unavailable("logout", &answer);
+    assert!(!revoked.is_empty());
+    assert_eq!(gateway.try_token(&survivor), 200, "a logout that was refused did not happen");
+    assert_eq!(gateway.try_token(&alice.access), 200, "proxied traffic is unharmed");
+    assert_eq!(get("/public/a").send(gateway.public).status, 200);
+    for token in &revoked {
+        assert_eq!(gateway.try_token(token), 401);
+    }
+    let login = post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public);
+    assert!([200, 503].contains(&login.status), "never 401: {login:?}");
+    gateway.kill();
+
+    let again = setup.start_in(Arc::clone(&gateway.folder));
+    for token in &revoked {
+        assert_eq!(get("/secret").bearer(token).send(again.public).code(), "token_revoked");
+    }
+    assert_eq!(log_out(&again, &survivor).status, 200);
+}
+
+#[test]
+fn a_database_that_is_no_database() {
+    let origin = Origin::start();
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(
+        folder.path().join("portcullis.db"),
+        "this is not a database, and it is long enough to tell ".repeat(100),
+    )
+    .unwrap();
+    let mut gateway = Setup::new(origin.address).spawn_in(Arc::clone(&folder));
+    assert_eq!(gateway.await_end().code(), Some(1), "{}", gateway.output());
+    await_that("it names the file", || gateway.output().contains("portcullis.db"));
+    assert!(!gateway.output().contains("panicked"), "{}", gateway.output());
+}
+
+#[test]
+fn a_corrupted_database() {
+    let origin = Origin::start();
+    let setup = Setup::new(origin.address);
+    let mut gateway = setup.clone().start();
+    gateway.register("alice");
+    gateway.signal("TERM");
+    gateway.await_end();
+    // The header stays, the rest is noise.
+    let file = database(&gateway);
+    let mut bytes = std::fs::read(&file).unwrap();
+    for byte in &mut bytes[100..] {
+        *byte = byte.wrapping_mul(31) ^ 0xa5;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    let mut gateway = setup.spawn_in(Arc::clone(&gateway.folder));
+    assert_eq!(
+        gateway.await_end().code(),
+        Some(1),
+        "revocations that cannot be read must not be taken for none:\n{}",
+        gateway.output()
+    );
+    await_that("it names the file", || gateway.output().contains("portcullis.db"));
+}
+
+#[test]
+fn a_folder_that_is_missing() {
+    let origin = Origin::start();
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let setup = Setup::new(origin.address).set("store.url", json!("sqlite:absent/folder/portcullis.db"));
+    let mut gateway = setup.spawn_in(folder);
+    assert_eq!(gateway.await_end().code(), Some(1), "{}", gateway.output());
+    await_that("it names the file", || gateway.output().contains("absent/folder"));
+}
+
+#[test]
+fn a_read_only_database() {
+    let origin = Origin::start();
+    // Root may write anywhere: the program runs as somebody else then.
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if is_root && std::process::Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: root may write anywhere, and there is no setpriv");
+        return;
+    }
+    let setup = Setup::new(origin.address);
+    let mut gateway = setup.clone().start();
+    let token = gateway.register("alice").access;
+    let revoked = gateway.login("alice").access;
+    assert_eq!(log_out(&gateway, &revoked).status, 200);
+    gateway.signal("TERM");
+    gateway.await_end();
+
+    let folder = Arc::clone(&gateway.folder);
+    let (config, public, admin) = setup.write(folder.path());
+    for (path, mode) in [(database(&gateway), 0o444), (config.clone(), 0o444), (folder.path().to_owned(), 0o555)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // The binary may lie where others cannot read it.
+    let binary = std::env::temp_dir().join(format!("portcullis-{}", std::process::id()));
+    std::fs::copy(crate::harness::BINARY, &binary).unwrap();
+    let mut command = std::process::Command::new(if is_root { "setpriv" } else { "env" });
+    if is_root {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command.arg(&binary).arg("run").arg("--config").arg(&config);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut ended = None;
+    await_that("it is ready or has ended", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some() || get("/readyz").try_send(admin).is_ok_and(|answer| answer.status == 200)
+    });
+    if ended.is_none() {
+        // It serves what it can.
+        let ask = |token: &str| get("/secret").bearer(token).send(public).status;
+        assert_eq!((ask(&token), ask(&revoked)), (200, 401));
+        assert_unavailable("logout", &post("/logout/access").bearer(&token).send(public));
+        assert_eq!(ask(&token), 200);
+        let login = post("/login").json(&credentials("alice", PASSWORD)).send(public);
+        assert_unavailable("login", &login);
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    std::fs::remove_file(&binary).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    if ended.is_some() {
+        // Or it says why it cannot.
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("portcullis.db"), "{}", said(&output));
+    }
+    assert!(!said(&output).contains("panicked"), "{}", said(&output));
+}

@@ -1,0 +1,248 @@
+"""The programs that are compared: the configuration of each, one worker each, and how it is started."""
+
+import base64
+import contextlib
+import json
+import sqlite3
+import time
+from pathlib import Path
+
+from load import SECRET, ask
+from process import MEASURED_CPU, OTHER_CPUS, Process, fresh_folder, free_port
+from report import CannotMeasure
+from setup import ENVOY, VENV
+
+HERE = Path(__file__).resolve().parent
+
+
+class Server(Process):
+    """A program that listens on a port of loopback and has begun to answer there, or is ready by its own word."""
+
+    def __init__(self, name: str, argv: list, port: int, *, admin: int | None = None, **options):
+        super().__init__(name, argv, **options)
+        self.port = port
+        self._admin = admin
+        self._wait()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def _wait(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not self.has_ended():
+            with contextlib.suppress(OSError):
+                if self._is_ready():
+                    return
+            time.sleep(0.005)
+        raise CannotMeasure(f"{self.name} does not start: {self.last_words()}")
+
+    def _is_ready(self) -> bool:
+        if self._admin is not None:
+            return ask(self._admin, "GET", "/readyz")[0] == 200
+        ask(self.port, "GET", "/")
+        return True
+
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log {folder}/errors error;
+events {{ worker_connections 12000; }}
+http {{
+  log_format access escape=json '{{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
+    '"path":"$uri","status":$status,"seconds":$request_time,"bytes":$body_bytes_sent,"agent":"$http_user_agent"}}';
+  access_log {access_log};
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  default_type text/plain;
+  keepalive_requests 1000000000;
+  {rest}
+}}
+"""
+
+# /whoami tells what identity arrived; all else is 14 bytes.
+ORIGIN = """
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 200 "Hello, World!\\n"; }}
+    location = /whoami {{ return 200 "$http_x_auth_subject"; }}
+  }}
+"""
+
+PROXY = """
+  upstream app {{ server 127.0.0.1:{origin}; keepalive 128; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  }}
+"""
+
+
+def nginx(name: str, rest: str, *, cpus: set[int] | None, logs: bool = False, **values) -> Server:
+    folder, port = fresh_folder(name), free_port()
+    rest = rest.format(port=port, **values)
+    # /dev/stdout is where the official image logs to.
+    access_log = "/dev/stdout access" if logs else "off"
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, access_log=access_log, rest=rest))
+    return Server(name, ["nginx", "-e", folder / "errors", "-p", folder, "-c", config], port, cpus=cpus, piped=logs)
+
+
+def origin() -> Server:
+    return nginx("origin", ORIGIN, cpus=OTHER_CPUS)
+
+
+def nginx_proxy(origin: Server, *, logs: bool = False) -> Server:
+    name = "nginx-logging" if logs else "nginx"
+    return nginx(name, PROXY, cpus=MEASURED_CPU, logs=logs, origin=origin.port)
+
+
+HAPROXY = """
+global
+  nbthread 1
+defaults
+  mode http
+  timeout client 60s
+  timeout server 60s
+  timeout connect 5s
+  http-reuse always
+frontend gate
+  bind 127.0.0.1:{port}
+  http-request set-var(txn.bearer) http_auth_bearer
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify("HS256","{secret}") -m int 1 }}
+  http-request set-var(txn.now) date()
+  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request deny deny_status 401 unless {{ var(txn.exp),sub(txn.now) -m int gt 0 }}
+  http-request deny deny_status 401 if {{ var(txn.bearer),jwt_payload_query('$.jti') -m str -f {revoked} }}
+  http-request set-header X-Auth-Subject %[var(txn.bearer),jwt_payload_query('$.sub')]
+  default_backend app
+backend app
+  server app 127.0.0.1:{origin}
+"""
+
+
+def haproxy(origin: Server, revoked: list[str]) -> Server:
+    folder, port = fresh_folder("haproxy"), free_port()
+    (folder / "revoked").write_text("\n".join(revoked) + "\n")
+    config = folder / "haproxy.cfg"
+    config.write_text(HAPROXY.format(port=port, origin=origin.port, secret=SECRET, revoked=folder / "revoked"))
+    return Server("haproxy", ["haproxy", "-db", "-f", config], port, cpus=MEASURED_CPU)
+
+
+def envoy(origin: Server) -> Server:
+    """It has no list of revoked tokens: less work than the others'."""
+    folder, port = fresh_folder("envoy"), free_port()
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(envoy_config(port, origin.port), indent=1))
+    argv = [ENVOY, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    return Server("envoy", argv, port, cpus=MEASURED_CPU)
+
+
+def envoy_config(port: int, origin_port: int) -> dict:
+    return {"static_resources": {
+        "listeners": [{"name": "gate", "address": envoy_address(port), "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                **envoy_type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+                "stat_prefix": "gate",
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+                    {"match": {"prefix": "/"}, "route": {"cluster": "app"}}]}]},
+                "http_filters": [
+                    {"name": "envoy.filters.http.jwt_authn", "typed_config": envoy_jwt()},
+                    {"name": "envoy.filters.http.router",
+                     "typed_config": envoy_type("filters.http.router.v3.Router")},
+                ],
+            },
+        }]}]}],
+        "clusters": [{"name": "app", "type": "STATIC", "load_assignment": {"cluster_name": "app", "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": envoy_address(origin_port)}}]}]}}],
+    }}
+
+
+def envoy_jwt() -> dict:
+    key = {"kty": "oct", "alg": "HS256", "k": base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()}
+    return {
+        **envoy_type("filters.http.jwt_authn.v3.JwtAuthentication"),
+        "providers": {"own": {
+            "local_jwks": {"inline_string": json.dumps({"keys": [key]})},
+            "forward": True,
+            "claim_to_headers": [{"header_name": "x-auth-subject", "claim_name": "sub"}],
+            "jwt_cache_config": {"jwt_cache_size": 1000},
+        }},
+        "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "own"}}],
+    }
+
+
+def envoy_type(name: str) -> dict:
+    return {"@type": f"type.googleapis.com/envoy.extensions.{name}"}
+
+
+def envoy_address(port: int) -> dict:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def flask(revoked: list[str]) -> Server:
+    folder, port = fresh_folder("flask"), free_port()
+    with sqlite3.connect(folder / "blocklist.db") as database:
+        database.execute("CREATE TABLE revoked_tokens (id INTEGER PRIMARY KEY, jti TEXT UNIQUE)")
+        database.executemany("INSERT INTO revoked_tokens (jti) VALUES (?)", ((jti,) for jti in revoked))
+    # gthread, because the default worker would close each connection after its answer.
+    argv = [VENV / "bin" / "gunicorn", "--workers", "1", "--worker-class", "gthread", "--keep-alive", "60",
+            "--no-control-socket", "--bind", f"127.0.0.1:{port}", "--chdir", HERE, "flask_app:app"]
+    environment = {"JWT_SECRET_KEY": SECRET, "BLOCKLIST": str(folder / "blocklist.db"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Server("flask", argv, port, cpus=MEASURED_CPU, env=environment)
+
+
+PORTCULLIS = """
+server:
+  listen: [127.0.0.1:{port}]
+  workers: {workers}
+admin:
+  listen: 127.0.0.1:{admin}
+log: {{format: json, level: info, access: {access}}}
+store:
+  url: sqlite:{database}
+tokens:
+  secret: {secret}
+  access_ttl: 1h
+upstreams:
+  app:
+    servers: [http://127.0.0.1:{origin}]
+routes:
+  - {{path: /secret, upstream: app}}
+  - {{path: /whoami, upstream: app}}
+  - {{path: /public, upstream: app, auth: public}}
+"""
+
+
+class Portcullis(Server):
+    """The gateway, ready, over an empty store or over one that was prepared."""
+
+    def __init__(self, binary: Path, origin: Server, name: str = "portcullis", *, workers: int = 1, logs: bool = False,
+                 cpus: set[int] | None = MEASURED_CPU, database: Path | None = None):
+        folder, port, admin = fresh_folder(name), free_port(), free_port()
+        self.database = database or folder / "portcullis.db"
+        config = folder / "gateway.yaml"
+        config.write_text(PORTCULLIS.format(port=port, admin=admin, workers=workers, access=str(logs).lower(),
+                                            database=self.database, secret=SECRET, origin=origin.port))
+        begin = time.monotonic()
+        super().__init__(name, [binary, "run", "--config", config], port, admin=admin, cpus=cpus, piped=logs)
+        self.start_seconds = time.monotonic() - begin
+
+    def count_revocations(self) -> int:
+        with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as database:
+            return database.execute("SELECT count(*) FROM revocation").fetchone()[0]
+
+
+def register(gateway: Portcullis, users: int, password: str) -> str:
+    """The users bench-1 to bench-N; returns the access token of the last one."""
+    for number in range(1, users + 1):
+        body = {"username": f"bench-{number}", "password": password}
+        status, answer = ask(gateway.port, "POST", "/registration", body=body)
+        if status != 201:
+            raise CannotMeasure(f"registration answered {status}: {answer[:200]!r}")
+    return json.loads(answer)["access_token"]

@@ -18,19 +18,26 @@ mod units;
 mod host;
 mod network;
 mod pattern;
+mod server;
+mod upstream;
+mod route;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::model::ResponseStyle;
-use crate::model::Role;
 use crate::secret::Secret;
 
 pub use network::Network;
 pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
+pub use route::{Auth, Cors, EncodedSlash, OnExpiry, Rate, Route, RouteLimits, Rule};
+pub use server::{Address, Certificate, Limits, Listener, Server, ServerTimeouts, Tls};
+pub use upstream::{
+    Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
+    UpstreamTls,
+};
 
 /// All that the gateway was told, checked and complete.
 #[derive(Clone, Debug)]
@@ -55,43 +62,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What works but deserves a loud word, such as a short secret in flask mode.
     pub warnings: Vec<Warning>,
-}
-
-/// `server`.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// At least one address.
-    pub listen: Vec<SocketAddr>,
-    /// Worker threads.
-    pub workers: NonZeroUsize,
-    /// Peers whose X-Forwarded-* headers are believed.
-    pub trusted_proxies: Vec<Network>,
-    /// How long each phase of a connection may take.
-    pub timeouts: ServerTimeouts,
-    /// How much a request may bring.
-    pub limits: Limits,
-}
-
-/// `server.timeouts`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerTimeouts {
-    /// From the first byte of a request to the end of its header section.
-    pub header: Duration,
-    /// Between two requests of a kept connection, and while a client takes nothing of its answer.
-    pub idle: Duration,
-    /// Between two reads of a request body.
-    pub body: Duration,
-    /// How long a stopping gateway waits for requests in flight.
-    pub drain: Duration,
-}
-
-/// `server.limits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest header section of a request, in bytes.
-    pub header_bytes: usize,
-    /// Largest request body that is forwarded, in bytes.
-    pub body: u64,
 }
 
 /// `log`.
@@ -188,6 +158,8 @@ pub struct Identity {
     pub users: UsersAccess,
     /// Rules for passwords.
     pub password: Password,
+    /// Which pages of other origins may call the endpoints.
+    pub cors: Option<Cors>,
 }
 
 /// `identity.registration`.
@@ -254,114 +226,6 @@ pub enum IdentitySource {
     Issuer,
     /// Any claim by its name.
     Claim(String),
-}
-
-/// `upstreams.NAME`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// The key in the file.
-    pub name: String,
-    /// At least one, at least one of positive weight.
-    pub servers: Vec<UpstreamServer>,
-    /// How long each phase of an exchange may take.
-    pub timeouts: UpstreamTimeouts,
-    /// Which Host the upstream sees.
-    pub host: HostPolicy,
-}
-
-/// One server of an upstream. Plain HTTP/1.1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    /// Host name or address literal (IPv6 without brackets).
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Share of the requests; 0 gets none.
-    pub weight: usize,
-}
-
-impl UpstreamServer {
-    /// `host:port` as it stands in a Host field: IPv6 in brackets, no default port.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
-    }
-}
-
-/// `upstreams.NAME.timeouts`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// To open a connection.
-    pub connect: Duration,
-    /// From the last part of the request to the response's header section.
-    pub response: Duration,
-    /// How long no byte may come: between two parts of a response body, and on an unused connection.
-    pub idle: Duration,
-}
-
-/// `upstreams.NAME.host`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// As the client sent it.
-    Keep,
-    /// The server's own `host:port`.
-    Upstream,
-    /// This one.
-    Name(String),
-}
-
-/// One entry of `routes`.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its name in logs and metrics: `host` (when there is one) and `path` as written, for example `/reports/*`.
-    pub id: String,
-    /// Lower case, without port and trailing dot; `None`: any host.
-    pub host: Option<String>,
-    /// The path, parsed.
-    pub path: PathPattern,
-    /// Upper case; empty: any method.
-    pub methods: Vec<String>,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
-    /// Who may pass.
-    pub auth: Auth,
-    /// Removed from the path before it is sent; always a prefix of `path` on a segment boundary, without slash at the end.
-    pub strip_prefix: Option<String>,
-    /// What a `%2F` in the path means.
-    pub encoded_slash: EncodedSlash,
-    /// Whether `Authorization` is passed on.
-    pub forward_authorization: bool,
-}
-
-/// `routes[].auth`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Auth {
-    /// No check at all.
-    Public,
-    /// A good token is passed on, none is fine, a bad one is refused.
-    Optional,
-    /// A good token that meets the rule.
-    Required(Rule),
-}
-
-/// What a token must bring beyond being good; all parts together. The default asks nothing more.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rule {
-    /// Any of these; empty: not asked.
-    pub roles: Vec<Role>,
-    /// Each claim must equal the value, or be an array that holds it.
-    pub claims: Vec<(String, serde_json::Value)>,
-    /// Whether `fresh` must be true.
-    pub fresh: bool,
-}
-
-/// `routes[].encoded_slash`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodedSlash {
-    /// `%2F` is refused.
-    Reject,
-    /// `%2F` is data within a segment, and is sent as it came.
-    Preserve,
 }
 
 /// Reads and checks `path`; `env` looks up `${NAME}`.

@@ -65,7 +65,10 @@ pub enum Phase {
 /// # Errors
 /// What keeps it from starting; after that it returns only once it is drained.
 pub fn run(config: Config) -> Result<(), Error> {
-    let public = config.server.listen.iter().map(|address| listener::bind("server.listen", *address));
+    let public = config.server.listen.iter().filter_map(|listener| match &listener.address {
+        crate::config::Address::Tcp(address) => Some(listener::bind("server.listen", *address)),
+        crate::config::Address::Unix(_) => None,
+    });
     let public = public.collect::<Result<Vec<_>, _>>()?;
     let admin = config.admin.map(|address| listener::bind("admin.listen", address)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;

@@ -74,14 +74,27 @@ fn index(backend: &Backend) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HostPolicy, Upstream, UpstreamServer, UpstreamTimeouts};
+    use crate::config::{HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts, UpstreamTls};
     use std::time::Duration;
 
     fn upstream(weights: &[usize]) -> Upstream {
         let timeouts = UpstreamTimeouts { connect: Duration::ZERO, response: Duration::ZERO, idle: Duration::ZERO };
-        let server = |weight: &usize| UpstreamServer { host: "app".into(), port: 80, weight: *weight };
+        let server = |weight: &usize| UpstreamServer {
+            address: ServerAddress::Tcp { host: "app".into(), port: 80 },
+            tls: false,
+            weight: *weight,
+        };
         let servers = weights.iter().map(server).collect();
-        Upstream { name: "app".into(), servers, timeouts, host: HostPolicy::Keep }
+        Upstream {
+            name: "app".into(),
+            servers,
+            balance: config::Balance::RoundRobin,
+            health: None,
+            timeouts,
+            protocol: Protocol::Http1,
+            host: HostPolicy::Keep,
+            tls: UpstreamTls::default(),
+        }
     }
 
     #[test]

@@ -94,7 +94,11 @@ impl Wire {
         alarm: Rc<Alarm>,
     ) -> Result<Self, ConnectError> {
         let name = server.authority();
-        let opening = tokio::time::timeout(limit, TcpStream::connect((server.host.as_str(), server.port)));
+        let (host, port) = match &server.address {
+            config::ServerAddress::Tcp { host, port } => (host.as_str(), *port),
+            config::ServerAddress::Unix(_) => ("localhost", 0),
+        };
+        let opening = tokio::time::timeout(limit, TcpStream::connect((host, port)));
         let stream = match opening.await {
             Err(_) => return Err(ConnectError::Slow { server: name, limit }),
             Ok(Err(source)) => return Err(ConnectError::Failed { server: name, source }),

@@ -35,7 +35,7 @@ pub(super) fn identity(reader: &mut Reader<'_>, written: file::Identity) -> Iden
     }
     let prefix = written.prefix.and_then(|text| reader.parse(&key.name("prefix"), &text, parse_prefix));
     let password = password(reader, written.password.unwrap_or_default());
-    Identity { prefix: prefix.unwrap_or_default(), responses, registration, users, password }
+    Identity { prefix: prefix.unwrap_or_default(), responses, registration, users, password, cors: None }
 }
 
 fn parse_prefix(text: &str) -> Result<String, Fault> {

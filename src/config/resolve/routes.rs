@@ -11,7 +11,7 @@ use crate::config::reader::Reader;
 use crate::config::scalar::{Named, Plain, Text};
 use crate::config::shorthand;
 use crate::config::spelling;
-use crate::config::{Auth, EncodedSlash, PathPattern, Route, Rule, Upstream};
+use crate::config::{Auth, EncodedSlash, OnExpiry, PathPattern, Route, RouteLimits, Rule, Upstream};
 use crate::model::Role;
 
 /// `routes`, in the order of the file.
@@ -60,6 +60,10 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, upstreams: &[
             file::EncodedSlash::Preserve => EncodedSlash::Preserve,
         },
         forward_authorization: written.forward_authorization.unwrap_or(true),
+        websocket_protocol_token: false,
+        on_expiry: OnExpiry::Close,
+        cors: None,
+        limits: RouteLimits::default(),
     })
 }
 

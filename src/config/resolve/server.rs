@@ -10,7 +10,7 @@ use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::{OneOrMany, Text};
-use crate::config::{Limits, Network, Server, ServerTimeouts};
+use crate::config::{Address, Limits, Listener, Network, Server, ServerTimeouts};
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -19,24 +19,27 @@ const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)
 pub(super) fn server(reader: &mut Reader<'_>, server: file::Server) -> Server {
     let key = Key::of("server");
     let limits = server.limits.unwrap_or_default();
+    let plain = |address| Listener { address: Address::Tcp(address), tls: false, proxy_protocol: false };
     Server {
-        listen: listen(reader, server.listen),
+        listen: listen(reader, server.listen).into_iter().map(plain).collect(),
         workers: workers(reader.number(&key.name("workers"), server.workers, 0, 0..=1024)),
         trusted_proxies: trusted_proxies(reader, &server.trusted_proxies.unwrap_or_default()),
         timeouts: timeouts(reader, server.timeouts.unwrap_or_default()),
         limits: bounds(reader, limits),
+        tls: None,
     }
 }
 
 /// `admin`; `public` are the addresses of the public listener.
-pub(super) fn admin(reader: &mut Reader<'_>, admin: file::Admin, public: &[SocketAddr]) -> Option<SocketAddr> {
+pub(super) fn admin(reader: &mut Reader<'_>, admin: file::Admin, public: &[Listener]) -> Option<SocketAddr> {
     let key = Key::of("admin.listen");
     let address = match admin.listen {
         None => ADMIN,
         Some(None) => return None,
         Some(Some(text)) => reader.parse(&key, &text, parse_address)?,
     };
-    if public.iter().any(|public| overlap(*public, address)) {
+    let taken = |public: &Listener| matches!(public.address, Address::Tcp(public) if overlap(public, address));
+    if public.iter().any(taken) {
         reader.refuse(&key, format!("{address} is taken by server.listen"), "Give it a port of its own, or null");
     }
     Some(address)
@@ -143,6 +146,8 @@ fn bounds(reader: &mut Reader<'_>, written: file::Limits) -> Limits {
     // 8 KiB is hyper's own least buffer, and the length of a token that must pass.
     let header_bytes = reader.size(&key.name("header_bytes"), written.header_bytes, 64 << 10, 8 << 10..=1 << 20);
     Limits {
+        connections: 50_000,
+        per_address: 0,
         header_bytes: usize::try_from(header_bytes).unwrap_or(64 << 10),
         body: reader.size(&key.name("body"), written.body, 64 << 20, 1..=1 << 40),
     }

@@ -10,7 +10,9 @@ use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::{Named, Text};
 use crate::config::shorthand::Backend;
-use crate::config::{HostPolicy, Upstream, UpstreamServer, UpstreamTimeouts};
+use crate::config::{
+    Balance, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts, UpstreamTls,
+};
 
 /// The largest weight: the balancer deals by a table of as many places.
 const HEAVIEST: u64 = 256;
@@ -35,6 +37,10 @@ fn upstream(reader: &mut Reader<'_>, name: String, written: file::Upstream) -> U
     Upstream {
         servers: servers(reader, &key.name("servers"), written.servers),
         timeouts: timeouts(reader, &key.name("timeouts"), written.timeouts.unwrap_or_default()),
+        balance: Balance::RoundRobin,
+        health: None,
+        protocol: Protocol::Http1,
+        tls: UpstreamTls::default(),
         host,
         name,
     }
@@ -60,7 +66,8 @@ fn servers(reader: &mut Reader<'_>, key: &Key, written: Vec<Backend>) -> Vec<Ups
             let message = format!("{} stands twice", quote(&format!("{host}:{port}")));
             reader.refuse(&key, message, "Keep one of the two, with a larger weight");
         }
-        servers.push(UpstreamServer { host, port, weight: usize::try_from(weight).unwrap_or(1) });
+        let address = ServerAddress::Tcp { host, port };
+        servers.push(UpstreamServer { address, tls: false, weight: usize::try_from(weight).unwrap_or(1) });
     }
     servers
 }

@@ -20,7 +20,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 fn an_empty_file_is_all_defaults() {
     for text in ["", "\n", "# nothing\n", "---\n", "server:\nroutes:\n", "{}", "\u{feff}log: {}\n"] {
         let config = load(text);
-        assert_eq!(config.server.listen, ["127.0.0.1:8080".parse().unwrap()], "{text:?}");
+        assert_eq!(config.server.listen[0].address.to_string(), "127.0.0.1:8080", "{text:?}");
         assert_eq!(config.admin, Some("127.0.0.1:9180".parse().unwrap()));
         assert_eq!(config.store.location, StoreLocation::Sqlite("portcullis.db".into()));
         assert!(config.tokens.secret.is_none() && config.routes.is_empty());
@@ -93,7 +93,7 @@ fn variables_are_expanded_once_and_after_parsing() {
         "log: {level: \"${LEVEL}\"}\nserver: {listen: \"127.0.0.1:${PORT}\", limits: {body: \"${NO_SUCH:-1MiB}\"}}",
     );
     assert_eq!(config.log.level, LogLevel::Debug);
-    assert_eq!(config.server.listen[0].port(), 8088);
+    assert_eq!(config.server.listen[0].address.to_string(), "127.0.0.1:8088");
     assert_eq!(config.server.limits.body, 1 << 20);
 }
 
@@ -268,7 +268,7 @@ routes:
 ";
     let config = load(text);
     assert_eq!(config.upstreams[1].timeouts.connect, Duration::from_secs(1));
-    assert_eq!(config.upstreams[1].servers[0].host, "i");
+    assert_eq!(config.upstreams[1].servers[0].authority(), "i");
     assert_eq!(config.routes[2].auth, Auth::Public);
     // Errors point into the file as written, not into its merged form.
     assert_snapshot!(errors(&text.replace("{<<: *r, path: /c}", "{<<: *r, pth: /c}")), @r"

@@ -29,6 +29,10 @@ fn route(text: &str) -> Route {
         strip_prefix: None,
         encoded_slash,
         forward_authorization: true,
+        websocket_protocol_token: false,
+        on_expiry: crate::config::OnExpiry::Close,
+        cors: None,
+        limits: crate::config::RouteLimits::default(),
     }
 }
 

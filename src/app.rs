@@ -1,6 +1,9 @@
 //! The wiring diagram: every part, built from the configuration, once.
 
+use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::accounts::{Accounts, HashError, Hasher};
 use crate::clock;
@@ -8,7 +11,7 @@ use crate::config::Config;
 use crate::gate::{Gate, Worker, route};
 use crate::identity::Identity;
 use crate::secret::Secret;
-use crate::sessions::{Freshness, Sessions};
+use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
 use crate::store::{self, KeyState, SigningKey, Store};
 use crate::telemetry;
 use crate::telemetry::access;
@@ -45,13 +48,25 @@ pub enum Error {
 
 /// Every part, ready to serve.
 pub struct App {
+    editions: watch::Sender<Arc<Edition>>,
+    lasting: Lasting,
+}
+
+/// What one configuration makes. A reload swaps it as a whole; requests in flight finish on the one they began with.
+pub struct Edition {
     /// As it was resolved.
     pub config: Config,
     /// Judges and forwards.
     pub gate: Gate,
-    sessions: Arc<Sessions>,
+}
+
+/// What outlives a reload.
+struct Lasting {
     store: Store,
+    key: SigningKey,
+    blocklist: Blocklist,
     freshness: Freshness,
+    hasher: Hasher,
     metrics: Metrics,
     access: access::Writer,
 }
@@ -65,38 +80,64 @@ impl App {
     pub async fn build(config: Config) -> Result<(Self, Feed), Error> {
         let store = Store::open(&config.store)?;
         let key = signing_key(&store).await?;
-        let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
-        let longest = store.raise_longest_lifetime(longest).await?;
         let feed = Feed::load(store.clone(), config.store.clone()).await?;
-        let sessions = Arc::new(Sessions::new(&config, store.clone(), &key, &feed, longest));
-        let hasher = Hasher::start(config.identity.password.argon2, cores())?;
-        let accounts = Accounts::new(store.clone(), hasher, config.identity.password);
-        let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
-        let upstreams = Upstreams::new(&config).map_err(|error| Error::Upstreams(error.into()))?;
         let metrics = Metrics::new()?;
-        let gate = Gate::new(&config, identity, Arc::clone(&sessions), upstreams, &metrics)?;
         let shape = telemetry::log::shape(&config.log);
         let access = access::Writer::start(shape, metrics.lost_lines.clone()).map_err(Error::AccessLog)?;
-        let freshness = feed.freshness().clone();
-        Ok((Self { config, gate, sessions, store, freshness, metrics, access }, feed))
+        let lasting = Lasting {
+            key,
+            blocklist: feed.blocklist().clone(),
+            freshness: feed.freshness().clone(),
+            hasher: Hasher::start(config.identity.password.argon2, cores())?,
+            store,
+            metrics,
+            access,
+        };
+        let first = Arc::new(lasting.edition(config, None).await?);
+        Ok((Self { editions: watch::Sender::new(first), lasting }, feed))
     }
 
-    /// What a worker thread owns; to be built on it.
-    pub fn worker(&self) -> Worker {
-        Worker {
-            pools: Pools::new(&self.config.upstreams, &self.config.identity_headers),
-            access: access::Buffer::new(self.access.clone()),
-        }
+    /// Puts another configuration in the place of the present one. Gives the names of keys that have changed and that
+    /// only a restart takes up; all others hold for the next request.
+    ///
+    /// # Errors
+    /// A part that cannot be built; then nothing has changed.
+    pub async fn renew(&self, config: Config) -> Result<Vec<&'static str>, Error> {
+        let present = self.edition();
+        let waiting = Vec::new();
+        let next = self.lasting.edition(config, Some(&present)).await?;
+        self.editions.send_replace(Arc::new(next));
+        Ok(waiting)
+    }
+
+    /// The present edition.
+    pub fn edition(&self) -> Arc<Edition> {
+        Arc::clone(&self.editions.borrow())
+    }
+
+    /// The present edition, and those that follow.
+    pub fn editions(&self) -> watch::Receiver<Arc<Edition>> {
+        self.editions.subscribe()
+    }
+
+    /// Where a worker thread gathers its access lines; to be built on it.
+    pub fn access_buffer(&self) -> Rc<access::Buffer> {
+        Rc::new(access::Buffer::new(self.lasting.access.clone()))
     }
 
     /// Whether the store is heard, so that requests can be judged.
     pub fn is_ready(&self) -> bool {
-        self.freshness.is_reachable() && !self.sessions.is_stale()
+        self.lasting.freshness.is_reachable() && !self.lasting.freshness.is_stale()
     }
 
     /// Notices when the store has been silent for too long. To be called by every worker, ten times a second or so.
     pub fn look_at_store(&self) {
-        self.freshness.look();
+        self.lasting.freshness.look();
+    }
+
+    /// The metrics that the parts of the server count by themselves.
+    pub fn counters(&self) -> &Metrics {
+        &self.lasting.metrics
     }
 
     /// The metrics as text.
@@ -104,17 +145,42 @@ impl App {
     /// # Errors
     /// The encoder's.
     pub fn metrics(&self) -> Result<Vec<u8>, metrics::Error> {
-        self.metrics.encode(Reading {
-            revocations: self.sessions.revocations(),
-            store_up: self.freshness.is_reachable(),
-            feed_silence: self.freshness.silence(),
-            stale: self.freshness.is_stale(),
+        let freshness = &self.lasting.freshness;
+        self.lasting.metrics.encode(Reading {
+            revocations: self.lasting.blocklist.count(),
+            store_up: freshness.is_reachable(),
+            feed_silence: freshness.silence(),
+            stale: freshness.is_stale(),
         })
     }
 
     /// Ends the store's threads after they have done what was asked of them.
     pub fn close(&self) {
-        self.store.close();
+        self.lasting.store.close();
+    }
+}
+
+impl Lasting {
+    async fn edition(&self, config: Config, previous: Option<&Edition>) -> Result<Edition, Error> {
+        let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
+        let longest = self.store.raise_longest_lifetime(longest).await?;
+        let truth =
+            Truth { store: self.store.clone(), blocklist: self.blocklist.clone(), freshness: self.freshness.clone() };
+        let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
+        let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), config.identity.password);
+        let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
+        let _ = previous;
+        let upstreams = Upstreams::new(&config).map_err(|error| Error::Upstreams(error.into()))?;
+        let gate = Gate::new(&config, identity, sessions, upstreams, &self.metrics)?;
+        Ok(Edition { config, gate })
+    }
+}
+
+impl Edition {
+    /// What a worker thread owns of this edition; to be built on it. Connections that `previous` keeps are taken over.
+    pub fn worker(&self, access: &Rc<access::Buffer>, previous: Option<&Worker>) -> Worker {
+        let _ = previous;
+        Worker { pools: Pools::new(&self.config.upstreams, &self.config.identity_headers), access: Rc::clone(access) }
     }
 }
 

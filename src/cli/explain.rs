@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::gate::explain;
 use crate::message::Rejection;
 use crate::model::ResponseStyle;
-use crate::sessions::{Feed, Sessions, TokenType};
+use crate::sessions::{Feed, Sessions, TokenType, Truth};
 use crate::store::Store;
 use crate::{app, gate};
 
@@ -51,7 +51,8 @@ async fn judge(config: &Config, plan: &explain::Plan, token: &str) -> Result<(),
     let key = app::signing_key(&store).await?;
     let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
     let feed = Feed::load(store.clone(), config.store.clone()).await?;
-    let sessions = Sessions::new(config, store, &key, &feed, longest);
+    let truth = Truth { store, blocklist: feed.blocklist().clone(), freshness: feed.freshness().clone() };
+    let sessions = Sessions::new(config, truth, &key, longest);
     let now = clock::now();
     let caller = sessions.verify(token, TokenType::Access, now).map_err(|refusal| refused(&refusal.into()))?;
     say(format_args!("token:    {}", serde_json::Value::Object(caller.claims().all.clone())));

@@ -4,19 +4,23 @@ mod bearer;
 pub mod client;
 pub mod explain;
 mod host;
+mod lease;
 pub mod path;
 mod record;
 pub mod route;
 mod target;
 mod verify;
 
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HeaderName;
 use http::{Request, Response, request};
+use http_body::Body as _;
 
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnExpiry};
 use crate::identity::{Endpoint, Identity, Origin};
 use crate::message::{Body, Incoming, Rejection};
 use crate::model::ResponseStyle;
@@ -26,6 +30,7 @@ use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::upstream::{Client, Exchange, Pools, Upstreams};
 
 pub use bearer::check_rule;
+pub use lease::{End as LeaseEnd, Lease};
 use record::{End, Record, Subject, Subjects};
 use target::Target;
 
@@ -48,7 +53,7 @@ pub struct Worker {
     /// Connections to upstreams.
     pub pools: Pools,
     /// Access lines that are not written yet.
-    pub access: access::Buffer,
+    pub access: Rc<access::Buffer>,
 }
 
 impl Gate {
@@ -78,11 +83,6 @@ impl Gate {
         })
     }
 
-    /// The peers whose X-Forwarded-* are believed.
-    pub fn trusted(&self) -> &[config::Network] {
-        &self.trusted
-    }
-
     /// The shape of refusals.
     pub fn style(&self) -> ResponseStyle {
         self.style
@@ -91,10 +91,15 @@ impl Gate {
 
 /// The other end of one connection.
 pub struct Peer {
+    client: Client,
+    memo: bearer::Memo,
+}
+
+impl Peer {
     /// As the connection tells.
-    pub client: Client,
-    /// Its last credential.
-    pub memo: bearer::Memo,
+    pub fn new(address: IpAddr, gate: &Gate) -> Self {
+        Self { client: client::of_connection(address, &gate.trusted), memo: bearer::Memo::default() }
+    }
 }
 
 /// A request in its two parts.
@@ -103,14 +108,21 @@ struct Message {
     body: Incoming,
 }
 
-/// Answers one request: times it, judges it, counts and logs it.
-pub async fn handle(gate: &Gate, worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+/// Answers one request: times it, judges it, counts and logs it. `lease` is empty, and tells from the moment on when the
+/// caller is known what the rest of the answer hangs on.
+pub async fn handle(
+    gate: &Gate,
+    worker: &Worker,
+    peer: &Peer,
+    lease: &Lease,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let begin = clock::monotonic();
     let now = clock::now();
     let client = client::of_request(&peer.client, request.headers(), &gate.trusted);
     let (head, body) = request.into_parts();
     let mut record = Record::begin(gate.access, &head, client.address, now);
-    let verdict = gate.admit(worker, (peer, &client), Message { head, body }, &mut record).await;
+    let verdict = gate.admit(worker, (peer, &client, lease), Message { head, body }, &mut record).await;
     let (response, outcome, code, cause) = match verdict {
         Ok((response, outcome)) => (response, outcome, None, None),
         Err(rejection) => {
@@ -129,6 +141,9 @@ pub async fn handle(gate: &Gate, worker: &Worker, peer: &Peer, request: Request<
         let end = End { took, code, cause: cause.as_deref() };
         record.write(&worker.access, route.name(), response.status(), end);
     }
+    if let (Outcome::Forwarded, Some(caller)) = (outcome, record.caller) {
+        lease.grant(caller, gate.on_expiry(record.subject));
+    }
     response
 }
 
@@ -137,7 +152,7 @@ impl Gate {
     async fn admit(
         &self,
         worker: &Worker,
-        (peer, client): (&Peer, &Client),
+        (peer, client, lease): (&Peer, &Client, &Lease),
         Message { head, body }: Message,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), Rejection> {
@@ -168,6 +183,9 @@ impl Gate {
             let caller = bearer::check(&self.sessions, &self.route(other)?.auth, &head.headers, &peer.memo, now)?;
             record.caller = record.caller.take().or(caller);
         }
+        if let (Some(caller), false) = (&record.caller, body.is_end_stream()) {
+            lease.grant(caller.clone(), route.on_expiry);
+        }
         let ids = record.ids(&head.headers);
         let exchange = Exchange {
             upstream: route.upstream,
@@ -182,6 +200,13 @@ impl Gate {
         };
         let response = self.upstreams.forward(&worker.pools, exchange).await?;
         Ok((response, Outcome::Forwarded))
+    }
+
+    fn on_expiry(&self, subject: Subject) -> OnExpiry {
+        match subject {
+            Subject::Route(index) => self.routes.get(index).map_or(OnExpiry::Close, |route| route.on_expiry),
+            Subject::Nothing | Subject::Endpoint(_) | Subject::Verify => OnExpiry::Ignore,
+        }
     }
 
     fn route(&self, index: usize) -> Result<&config::Route, Rejection> {

@@ -112,7 +112,7 @@ impl Record {
     }
 
     /// Writes the access line.
-    pub fn write(self, log: &Buffer, route: &str, status: StatusCode, end: End<'_>) {
+    pub fn write(&self, log: &Buffer, route: &str, status: StatusCode, end: End<'_>) {
         let claims = self.caller.as_ref().map(Caller::claims);
         log.add(&Line {
             time: self.time,

@@ -4,6 +4,11 @@
 mod admin;
 mod background;
 mod connection;
+mod http1;
+mod http2;
+mod frames;
+mod room;
+mod stay;
 mod listener;
 mod roster;
 mod signals;
@@ -75,13 +80,14 @@ pub fn run(config: Config) -> Result<(), Error> {
     let (app, feed) = runtime.block_on(App::build(config))?;
     drop(runtime);
     let app = Arc::new(app);
+    let settings = app.edition().config.server.clone();
     let (phase, watch) = watch::channel(Phase::Serving);
     let (workers, inboxes) = Workers::start(&app, &watch)?;
     let mut server = Server::new_with_opt_and_conf(None, conf());
     server.bootstrap();
     for socket in public {
         let address = socket.local_addr().map_err(Error::Thread)?;
-        tracing::info!(%address, workers = app.config.server.workers.get(), "listening");
+        tracing::info!(%address, workers = settings.workers.get(), "listening");
         server.add_service(Listener::new(socket, inboxes.clone(), watch.clone()));
     }
     // The listeners hold the only inboxes: workers end when these do.
@@ -92,7 +98,7 @@ pub fn run(config: Config) -> Result<(), Error> {
         tracing::info!(%address, "admin listening: /livez /readyz /metrics");
         server.add_service(Admin::new(socket, Arc::clone(&app), watch.clone()));
     }
-    let shutdown_signal = Box::new(Signals::new(phase, workers, app.config.server.timeouts.drain));
+    let shutdown_signal = Box::new(Signals::new(phase, workers, settings.timeouts.drain));
     server.run(RunArgs { shutdown_signal });
     app.close();
     tracing::info!("stopped");

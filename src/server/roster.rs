@@ -3,15 +3,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::config::ServerTimeouts;
+use crate::server::frames::Frames;
+use crate::server::stay::Stay;
 
 /// How long a draining worker leaves connections open that are asking for nothing: a request may be on its way.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Ticks between two looks at what the answers under way hang on: well within the second that the contract gives.
+const LOOK: u32 = 4;
+
+/// PING, SETTINGS, PRIORITY and RST_STREAM frames that a client may send between two sweeps.
+const CHATTER: u32 = 1000;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +36,8 @@ pub enum Stage {
     Flushing,
     /// Between two requests.
     Idle,
+    /// No more HTTP: bytes both ways.
+    Tunnel,
 }
 
 /// What a connection is told to do.
@@ -48,6 +60,14 @@ pub struct Seat {
     stalled: Cell<Option<Instant>>,
     /// The answer left a part of the request unread.
     unread: Cell<bool>,
+    /// HTTP/2: since when a frame or a header block has been arriving that is not whole yet.
+    partial: Cell<Option<Instant>>,
+    /// HTTP/2: since when the client leaves all its answers lying, by not widening their windows.
+    lying: Cell<Option<Instant>>,
+    /// HTTP/2: frames since the last sweep that only ask for work.
+    chatter: Cell<u32>,
+    /// What the answers under way hang on.
+    stays: RefCell<Vec<Rc<Stay>>>,
     waker: RefCell<Option<Waker>>,
     /// The roster's clock: the time of the last sweep, exact enough for bounds of seconds, and free.
     tick: Rc<Cell<Instant>>,
@@ -84,13 +104,62 @@ impl Seat {
         self.unread.get()
     }
 
+    /// HTTP/2: notes what the last bytes left unfinished, and how many frames only ask for work.
+    pub fn note_frames(&self, frames: &mut Frames) {
+        // The first request, or silence, follows the preface.
+        if matches!(self.stage.get(), Stage::New | Stage::Head) && !frames.is_partial() {
+            self.enter(Stage::Idle);
+        }
+        match (frames.is_partial(), self.partial.get()) {
+            (true, None) => self.partial.set(Some(self.tick.get())),
+            (true, Some(_)) => {}
+            (false, _) => self.partial.set(None),
+        }
+        let chatter = self.chatter.get() + frames.take_chatter();
+        self.chatter.set(chatter);
+        if chatter > CHATTER {
+            tracing::debug!("an HTTP/2 client floods: its connection is closed");
+            self.close();
+        }
+    }
+
+    /// An answer begins.
+    pub fn add_stay(&self, stay: &Rc<Stay>) {
+        self.stays.borrow_mut().push(Rc::clone(stay));
+    }
+
+    /// An answer is over; `true` when it was the last.
+    pub fn remove_stay(&self, stay: &Rc<Stay>) -> bool {
+        let mut stays = self.stays.borrow_mut();
+        stays.retain(|other| !Rc::ptr_eq(other, stay));
+        stays.is_empty()
+    }
+
+    /// Closes the connection now.
+    pub fn close(&self) {
+        self.command(Order::Close);
+    }
+
+    /// Runs `work` to its end, or until the connection is to close.
+    pub async fn attend_to<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.follow(cx.waker());
+            if self.order() == Order::Close {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
     /// What the connection is to do. Its task is woken when that changes.
     pub fn order(&self) -> Order {
         self.order.get()
     }
 
     /// Remembers the task, which stays the same for the life of the connection.
-    pub fn attend(&self, waker: &Waker) {
+    pub fn follow(&self, waker: &Waker) {
         let mut own = self.waker.borrow_mut();
         if own.is_none() {
             *own = Some(waker.clone());
@@ -127,7 +196,8 @@ pub struct Roster {
     next: Cell<u64>,
     draining: Cell<bool>,
     tick: Rc<Cell<Instant>>,
-    timeouts: ServerTimeouts,
+    ticks: Cell<u32>,
+    timeouts: Cell<ServerTimeouts>,
 }
 
 impl Roster {
@@ -138,8 +208,14 @@ impl Roster {
             next: Cell::new(0),
             draining: Cell::new(false),
             tick: Rc::new(Cell::new(clock::monotonic())),
-            timeouts,
+            ticks: Cell::new(0),
+            timeouts: Cell::new(timeouts),
         }
+    }
+
+    /// Other bounds from now on.
+    pub fn set_timeouts(&self, timeouts: ServerTimeouts) {
+        self.timeouts.set(timeouts);
     }
 
     /// Enters a connection. It is taken out again when the [`Place`] is dropped, however its task ends.
@@ -153,6 +229,10 @@ impl Roster {
             order: Cell::new(order),
             stalled: Cell::new(None),
             unread: Cell::new(false),
+            partial: Cell::new(None),
+            lying: Cell::new(None),
+            chatter: Cell::new(0),
+            stays: RefCell::default(),
             waker: RefCell::new(None),
             tick: Rc::clone(&self.tick),
         });
@@ -184,21 +264,41 @@ impl Roster {
         }
     }
 
-    /// Closes what has been in its stage for too long.
+    /// Closes what has been in its stage for too long, and ends answers whose tokens have ended.
     pub fn sweep(&self) {
         let now = clock::monotonic();
         self.tick.set(now);
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks.is_multiple_of(LOOK) {
+            self.look_at_stays(now);
+        }
+        let timeouts = self.timeouts.get();
         for seat in self.seats.borrow().values() {
+            seat.chatter.set(0);
             let limit = match seat.stage() {
                 Stage::New | Stage::Idle if self.draining.get() => FAREWELL,
-                Stage::New | Stage::Head => self.timeouts.header,
-                Stage::Idle => self.timeouts.idle,
-                Stage::Busy | Stage::Flushing => Duration::MAX,
+                Stage::New | Stage::Head => timeouts.header,
+                Stage::Idle => timeouts.idle,
+                Stage::Busy | Stage::Flushing | Stage::Tunnel => Duration::MAX,
             };
-            let stalled = seat.stalled.get().is_some_and(|since| now.duration_since(since) > self.timeouts.idle);
+            let over = |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) > limit);
+            let stalled = over(seat.stalled.get(), timeouts.idle)
+                || over(seat.lying.get(), timeouts.idle)
+                || over(seat.partial.get(), timeouts.header);
             if stalled || now.duration_since(seat.since.get()) > limit {
                 seat.command(Order::Close);
             }
+        }
+    }
+
+    fn look_at_stays(&self, tick: Instant) {
+        let now = clock::now();
+        for seat in self.seats.borrow().values() {
+            let stays = seat.stays.borrow();
+            stays.iter().for_each(|stay| stay.look(now));
+            let lying = !stays.is_empty() && stays.iter().all(|stay| stay.lies());
+            seat.lying.set(lying.then(|| seat.lying.get().unwrap_or(tick)));
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::config::ResponseStyle;
 use crate::message::{Body, Rejection};
+use crate::server::frames::Frames;
 use crate::server::roster::{Seat, Stage};
 
 /// How long, and how many bytes, of a request that was answered already are read and thrown away, so that the client reads
@@ -29,6 +30,10 @@ const SMALL: usize = 1024;
 pub struct Wire {
     stream: TcpStream,
     seat: Rc<Seat>,
+    /// What was read before the protocol was known.
+    first: Bytes,
+    /// HTTP/2's frames; `None` for HTTP/1.
+    frames: Option<Frames>,
     /// A status that hyper refused a request with, and that was not written.
     refused: Option<u16>,
     /// Bytes of the next request came before the last answer was written out.
@@ -36,14 +41,19 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Wraps the socket of the connection at `seat`.
-    pub fn new(stream: TcpStream, seat: Rc<Seat>) -> Self {
-        Self { stream, seat, refused: None, early: false }
+    /// Wraps the socket of the connection at `seat`, whose first bytes are `first`.
+    pub fn http1(stream: TcpStream, first: Bytes, seat: Rc<Seat>) -> Self {
+        Self { stream, seat, first, frames: None, refused: None, early: false }
+    }
+
+    /// The same for HTTP/2.
+    pub fn http2(stream: TcpStream, first: Bytes, seat: Rc<Seat>) -> Self {
+        Self { frames: Some(Frames::new()), ..Self::http1(stream, first, seat) }
     }
 
     /// Takes hyper's automatic answer away, when `buf` is one: nothing else is written before a request has come in.
     fn withhold(&mut self, buf: &[u8]) -> bool {
-        if !matches!(self.seat.stage(), Stage::New | Stage::Head | Stage::Idle) {
+        if self.frames.is_some() || !matches!(self.seat.stage(), Stage::New | Stage::Head | Stage::Idle) {
             return false;
         }
         let status = buf.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
@@ -51,11 +61,16 @@ impl Wire {
         self.refused.is_some()
     }
 
-    fn note_read(&mut self) {
+    fn note_read(&mut self, bytes: &[u8]) {
+        if let Some(frames) = &mut self.frames {
+            frames.read(bytes);
+            self.seat.note_frames(frames);
+            return;
+        }
         match self.seat.stage() {
             Stage::New | Stage::Idle => self.seat.enter(Stage::Head),
             Stage::Flushing => self.early = true,
-            Stage::Head | Stage::Busy => {}
+            Stage::Head | Stage::Busy | Stage::Tunnel => {}
         }
     }
 
@@ -137,11 +152,16 @@ fn plain(rejection: Rejection, style: ResponseStyle) -> Bytes {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.note_read();
+        if self.first.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let count = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(count));
         }
-        outcome
+        if let Some(bytes) = buf.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            self.note_read(bytes);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

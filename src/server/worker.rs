@@ -11,8 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::app::App;
-use crate::gate;
-use crate::server::roster::Roster;
+use crate::server::room::Room;
 use crate::server::{Error, Phase, connection};
 
 /// How often a worker looks for overdue connections, and hands its access lines over.
@@ -37,7 +36,7 @@ impl Workers {
     /// # Errors
     /// The system refuses a thread or a runtime.
     pub fn start(app: &Arc<App>, phase: &watch::Receiver<Phase>) -> Result<(Self, Vec<Inbox>), Error> {
-        let count = app.config.server.workers.get();
+        let count = app.edition().config.server.workers.get();
         let (end, ended) = watch::channel(0);
         let end = Arc::new(end);
         let mut inboxes = Vec::with_capacity(count);
@@ -75,36 +74,35 @@ fn give_up() {
 }
 
 async fn work(app: Arc<App>, mut connections: mpsc::UnboundedReceiver<TcpStream>, mut phase: watch::Receiver<Phase>) {
-    let own = Rc::new(app.worker());
-    let roster = Rc::new(Roster::new(app.config.server.timeouts));
+    let mut editions = app.editions();
+    let room = Rc::new(Room::new(app));
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             stream = connections.recv() => match stream {
-                Some(stream) => connection::spawn(stream, &app, &own, &roster),
+                Some(stream) => connection::spawn(stream, &room),
                 None => break,
             },
             _ = ticks.tick() => {
-                roster.sweep();
-                own.access.flush();
-                own.pools.tick();
-                app.look_at_store();
+                room.tick();
+                room.app.look_at_store();
             }
-            _ = phase.wait_for(|phase| *phase == Phase::Draining), if !roster.is_draining() => roster.drain(),
+            Ok(()) = editions.changed() => room.change(Arc::clone(&editions.borrow_and_update())),
+            _ = phase.wait_for(|phase| *phase == Phase::Draining), if !room.roster.is_draining() => {
+                room.roster.drain();
+            }
         }
     }
-    finish(&own, &roster).await;
+    finish(&room).await;
 }
 
 /// Waits for the last connection to close.
-async fn finish(own: &gate::Worker, roster: &Roster) {
-    roster.drain();
+async fn finish(room: &Room) {
+    room.roster.drain();
     let mut ticks = tokio::time::interval(LAST_TICK);
-    while !roster.is_empty() {
+    while !room.roster.is_empty() {
         ticks.tick().await;
-        roster.sweep();
-        own.pools.tick();
-        own.access.flush();
+        room.tick();
     }
-    own.access.flush();
+    room.tick();
 }

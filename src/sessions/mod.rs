@@ -98,6 +98,16 @@ pub fn keep_token_until(expires: UnixTime) -> UnixTime {
     expires + RETENTION
 }
 
+/// What is known of revocations, on disk and in memory; a [`Feed`] keeps the two alike.
+pub struct Truth {
+    /// On disk.
+    pub store: Store,
+    /// In memory.
+    pub blocklist: Blocklist,
+    /// How well the two agree.
+    pub freshness: Freshness,
+}
+
 /// See the module.
 pub struct Sessions {
     store: Store,
@@ -117,14 +127,13 @@ struct Settings {
 }
 
 impl Sessions {
-    /// Builds the part; `blocklist` and `freshness` belong to the [`Feed`] that keeps them current, `longest` is the
-    /// longest token life that the store remembers.
-    pub fn new(config: &Config, store: Store, key: &SigningKey, feed: &Feed, longest: Duration) -> Self {
+    /// Builds the part; `longest` is the longest token life that the store remembers.
+    pub fn new(config: &Config, truth: Truth, key: &SigningKey, longest: Duration) -> Self {
         Self {
-            store,
+            store: truth.store,
             keys: keys(config, key),
-            blocklist: feed.blocklist().clone(),
-            freshness: feed.freshness().clone(),
+            blocklist: truth.blocklist,
+            freshness: truth.freshness,
             verdicts: Cache::builder()
                 .max_capacity(VERDICTS)
                 .weigher(|_, signed: &Arc<Signed>| signed.weight())
@@ -312,14 +321,14 @@ impl Sessions {
         }
     }
 
-    /// Whether the blocklist may lack the newest revocations beyond what the operator allows.
-    pub fn is_stale(&self) -> bool {
-        self.freshness.is_stale()
+    /// Whether the token of a caller who was let in has been revoked meanwhile.
+    pub fn is_revoked(&self, caller: &Caller, now: UnixTime) -> bool {
+        caller.signed().is_revoked(&self.blocklist, self.moment(now))
     }
 
-    /// The live revocations in memory.
-    pub fn revocations(&self) -> u64 {
-        self.blocklist.count()
+    /// When the token of a caller expires, the leeway included.
+    pub fn expires(&self, caller: &Caller) -> UnixTime {
+        caller.claims().expires + self.settings.tokens.leeway
     }
 }
 

@@ -1,0 +1,111 @@
+//! HTTP/1 on a client's connection: hyper reads requests and writes answers, the gate judges.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::gate;
+use crate::message::{Body, Cause, Incoming};
+use crate::server::room::Visit;
+use crate::server::roster::{Order, Seat, Stage};
+use crate::server::stay::Stay;
+use crate::server::wire::Wire;
+
+/// Fields of a request; hyper's own default.
+const FIELDS: usize = 100;
+
+/// Serves the connection to its end; `early` are its first bytes.
+pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Seat>) {
+    let io = TokioIo::new(Wire::http1(stream, early, Rc::clone(seat)));
+    let stay = Stay::new();
+    seat.add_stay(&stay);
+    let service = service_fn(|request: Request<Incoming>| {
+        seat.enter(Stage::Busy);
+        let busy = Busy { seat: Rc::clone(seat), stay: Rc::clone(&stay) };
+        let standing = visit.standing();
+        let unread = !request.body().is_end_stream();
+        seat.note_body(unread);
+        stay.begin(&standing, unread);
+        async move {
+            let stay = &busy.stay;
+            let response = gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request).await;
+            stay.answer(response.body().size_hint().exact().is_none());
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
+        }
+    });
+    let standing = visit.standing();
+    let limit = standing.config().server.limits.header_bytes;
+    let mut connection = http1::Builder::new()
+        .max_headers(FIELDS)
+        .max_header_size(limit)
+        .max_buf_size(limit.max(8192))
+        .serve_connection(io, service);
+    let mut draining = false;
+    let ended = poll_fn(|cx| {
+        seat.follow(cx.waker());
+        match seat.order() {
+            Order::Close => return Poll::Ready(None),
+            Order::Drain if !draining => {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            Order::Drain | Order::Stay => {}
+        }
+        if stay.over(cx.waker()).is_some() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut connection).poll(cx).map(Some)
+    })
+    .await;
+    // How a client's connection ends is its own affair: a request that failed has its access line.
+    if let Some(outcome) = ended {
+        let wire = connection.into_parts().io.into_inner();
+        wire.end(outcome.err().as_ref(), standing.gate().style()).await;
+    }
+}
+
+/// A connection is busy until this is dropped; then the last of its answer is on its way.
+struct Busy {
+    seat: Rc<Seat>,
+    stay: Rc<Stay>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.stay.end();
+        self.seat.enter(Stage::Flushing);
+    }
+}
+
+/// A response body that tells the roster when it is over.
+struct Tracked {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,179 @@
+//! HTTP/2 on a client's connection: hyper and h2 read streams and write answers, the gate judges each like any request.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::gate::{self, LeaseEnd};
+use crate::message::{Body, Cause, Incoming};
+use crate::server::room::Visit;
+use crate::server::roster::{Order, Seat, Stage};
+use crate::server::stay::Stay;
+use crate::server::wire::Wire;
+
+/// Requests of one connection at a time.
+const STREAMS: u32 = 128;
+
+/// Bytes of a request body that a client may send ahead: on one stream, and on the connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of an answer that wait to be written, a stream.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Streams that a client may reset before they were looked at, and those that we reset for its errors: beyond that it is
+/// an attack (CVE-2023-44487, CVE-2025-8671), and the connection ends.
+const RESETS: usize = 20;
+const ERROR_RESETS: usize = 256;
+
+/// What header lists may be longer than `server.limits.header_bytes`, so that the refusal is ours and not bare.
+const SLACK: usize = 16 * 1024;
+
+/// Serves the connection to its end; `early` are its first bytes.
+pub async fn serve(stream: TcpStream, early: Bytes, visit: &Rc<Visit>, seat: &Rc<Seat>) {
+    let io = TokioIo::new(Wire::http2(stream, early, Rc::clone(seat)));
+    let (own_visit, own_seat) = (Rc::clone(visit), Rc::clone(seat));
+    let service =
+        service_fn(move |request: Request<Incoming>| answer(Rc::clone(&own_visit), Rc::clone(&own_seat), request));
+    let limit = visit.standing().config().server.limits.header_bytes;
+    let mut connection = pin!(
+        http2::Builder::new(Local)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(limit + SLACK).unwrap_or(u32::MAX))
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(ERROR_RESETS)
+            .serve_connection(io, service)
+    );
+    let mut draining = false;
+    let _ = poll_fn(|cx| {
+        seat.follow(cx.waker());
+        match seat.order() {
+            Order::Close => return Poll::Ready(None),
+            Order::Drain if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Order::Drain | Order::Stay => {}
+        }
+        connection.as_mut().poll(cx).map(Some)
+    })
+    .await;
+}
+
+/// Runs hyper's tasks on this worker.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async {
+            task.await;
+        });
+    }
+}
+
+/// The caller of a stream may not stay. Without a reason of HTTP/2 in it, the stream is reset as failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the token of this stream has ended: {0:?}")]
+struct Ended(LeaseEnd);
+
+/// A stream that counts: the connection is busy while there is one.
+struct Open {
+    seat: Rc<Seat>,
+    stay: Rc<Stay>,
+}
+
+impl Open {
+    fn new(seat: Rc<Seat>) -> Self {
+        let stay = Stay::new();
+        seat.add_stay(&stay);
+        seat.enter(Stage::Busy);
+        Self { seat, stay }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.seat.remove_stay(&self.stay) {
+            self.seat.enter(Stage::Idle);
+        }
+    }
+}
+
+async fn answer(visit: Rc<Visit>, seat: Rc<Seat>, request: Request<Incoming>) -> Result<Response<Streamed>, Ended> {
+    let open = Open::new(seat);
+    let standing = visit.standing();
+    open.stay.begin(&standing, !request.body().is_end_stream());
+    let response = {
+        let stay = &open.stay;
+        let mut handling = pin!(gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request));
+        poll_fn(|cx| match stay.over(cx.waker()) {
+            Some(end) => Poll::Ready(Err(Ended(end))),
+            None => handling.as_mut().poll(cx).map(Ok),
+        })
+        .await?
+    };
+    open.stay.answer(response.body().size_hint().exact().is_none());
+    let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    let grpc = response.headers().get(CONTENT_TYPE).is_some_and(is_grpc);
+    Ok(response.map(|body| Streamed { body, open, grpc }))
+}
+
+/// A response body that ends with its caller's token.
+struct Streamed {
+    body: Body,
+    open: Open,
+    grpc: bool,
+}
+
+/// How a gRPC call hears that its token has ended: UNAUTHENTICATED, in trailers.
+fn unauthenticated() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static("16"));
+    trailers.insert("grpc-message", HeaderValue::from_static("The token of this call has ended"));
+    trailers
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = &mut *self;
+        this.open.stay.hand_over(false);
+        if let Some(end) = this.open.stay.over(cx.waker()) {
+            let first = !matches!(this.body, Body::Empty);
+            this.body = Body::Empty;
+            return Poll::Ready(match (this.grpc, first) {
+                (false, _) => Some(Err(Ended(end).into())),
+                (true, true) => Some(Ok(Frame::trailers(unauthenticated()))),
+                (true, false) => None,
+            });
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.open.stay.hand_over(frame.is_some());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,131 @@
+//! What the connections of one worker share, and what each brings to the gate.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::app::{App, Edition};
+use crate::config::Config;
+use crate::gate::{self, Gate, Peer};
+use crate::server::roster::Roster;
+use crate::telemetry::access;
+
+/// One edition of the configuration, as one worker uses it.
+pub struct Shift {
+    edition: Arc<Edition>,
+    own: gate::Worker,
+}
+
+/// One worker's state.
+pub struct Room {
+    /// The process.
+    pub app: Arc<App>,
+    /// Its connections.
+    pub roster: Rc<Roster>,
+    access: Rc<access::Buffer>,
+    shift: RefCell<Rc<Shift>>,
+    /// Editions that exchanges are still under way on.
+    past: RefCell<Vec<Rc<Shift>>>,
+}
+
+impl Room {
+    /// An empty room, on the present edition; to be built on the worker's thread.
+    pub fn new(app: Arc<App>) -> Self {
+        let (edition, access) = (app.edition(), app.access_buffer());
+        let roster = Rc::new(Roster::new(edition.config.server.timeouts));
+        let own = edition.worker(&access, None);
+        let shift = RefCell::new(Rc::new(Shift { edition, own }));
+        Self { app, roster, access, shift, past: RefCell::default() }
+    }
+
+    /// Takes `edition` for all requests to come.
+    pub fn change(&self, edition: Arc<Edition>) {
+        self.roster.set_timeouts(edition.config.server.timeouts);
+        let own = edition.worker(&self.access, Some(&self.shift.borrow().own));
+        let past = self.shift.replace(Rc::new(Shift { edition, own }));
+        self.past.borrow_mut().push(past);
+    }
+
+    /// The present edition.
+    pub fn shift(&self) -> Rc<Shift> {
+        Rc::clone(&self.shift.borrow())
+    }
+
+    /// To be called every 100 ms or so: whatever is bounded by time.
+    pub fn tick(&self) {
+        self.roster.sweep();
+        self.access.flush();
+        self.shift.borrow().own.pools.tick();
+        self.past.borrow_mut().retain(|shift| {
+            shift.own.pools.tick();
+            Rc::strong_count(shift) > 1
+        });
+    }
+}
+
+/// What a connection is, beyond its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Its other end; the loopback address for a UNIX socket.
+    pub address: IpAddr,
+    /// Whether it speaks TLS.
+    pub secure: bool,
+}
+
+/// A connection on one edition.
+pub struct Standing {
+    shift: Rc<Shift>,
+    peer: Peer,
+}
+
+impl Standing {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.shift.edition.config
+    }
+
+    /// Who judges.
+    pub fn gate(&self) -> &Gate {
+        &self.shift.edition.gate
+    }
+
+    /// What the worker judges with.
+    pub fn own(&self) -> &gate::Worker {
+        &self.shift.own
+    }
+
+    /// The other end, as this edition sees it.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+/// A connection in a room: each of its requests is judged by the edition of its moment.
+pub struct Visit {
+    room: Rc<Room>,
+    source: Source,
+    standing: RefCell<Rc<Standing>>,
+}
+
+impl Visit {
+    /// A new connection.
+    pub fn new(room: &Rc<Room>, source: Source) -> Self {
+        let standing = Rc::new(Self::stand(room.shift(), source));
+        Self { room: Rc::clone(room), source, standing: RefCell::new(standing) }
+    }
+
+    /// Where its next request stands.
+    pub fn standing(&self) -> Rc<Standing> {
+        let mut standing = self.standing.borrow_mut();
+        if !Rc::ptr_eq(&standing.shift, &self.room.shift.borrow()) {
+            *standing = Rc::new(Self::stand(self.room.shift(), self.source));
+        }
+        Rc::clone(&standing)
+    }
+
+    fn stand(shift: Rc<Shift>, source: Source) -> Standing {
+        let peer = Peer::new(source.address, &shift.edition.gate);
+        Standing { shift, peer }
+    }
+}

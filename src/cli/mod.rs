@@ -41,7 +41,7 @@ struct ConfigPath {
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway (the default).
-    Run(ConfigPath),
+    Run(run::Run),
     /// Check the configuration, and list every route with its rule, public ones first.
     Check(ConfigPath),
     /// Print the JSON Schema of gateway.yaml.
@@ -79,8 +79,8 @@ pub fn run() -> ExitCode {
         }
     };
     let outcome = match arguments.command {
-        None => run::run(&arguments.config.path),
-        Some(Command::Run(config)) => run::run(&config.path),
+        None => run::run(&arguments.config.path, false),
+        Some(Command::Run(run)) => run.run(),
         Some(Command::Check(config)) => check::check(&config.path),
         Some(Command::Schema) => schema::schema(),
         Some(Command::Explain(explain)) => explain.run(),
@@ -104,13 +104,17 @@ fn say(line: impl std::fmt::Display) {
 
 /// Reads the configuration, with `${NAME}` from the environment; its warnings go to standard error.
 fn load(path: &Path) -> Result<Config, Refused> {
-    #[expect(clippy::disallowed_methods, reason = "the lookup that config is given")]
-    let environment = |name: &str| std::env::var(name).ok();
     let config = config::load(path, &environment)?;
     for warning in &config.warnings {
         let _ = writeln!(std::io::stderr(), "portcullis: warning: {}: {}", warning.key, warning.message);
     }
     Ok(config)
+}
+
+/// The lookup of `${NAME}` that config is given.
+fn environment(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is that lookup")]
+    std::env::var(name).ok()
 }
 
 /// Runs a future to its end on a runtime of its own.

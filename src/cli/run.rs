@@ -1,12 +1,32 @@
 //! `portcullis run`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cli::{Refused, load};
+use clap::Args;
+
+use crate::cli::{ConfigPath, Refused, environment, load};
+use crate::config;
 use crate::gate::explain;
 use crate::{server, telemetry};
 
-pub fn run(path: &Path) -> Result<(), Refused> {
+/// `portcullis run`.
+#[derive(Args, Clone)]
+pub struct Run {
+    #[command(flatten)]
+    config: ConfigPath,
+    /// Take the listening sockets over from the gateway that runs this configuration, once it gets SIGQUIT.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+impl Run {
+    pub fn run(&self) -> Result<(), Refused> {
+        run(&self.config.path, self.upgrade)
+    }
+}
+
+/// Runs the gateway.
+pub fn run(path: &Path, upgrade: bool) -> Result<(), Refused> {
     let config = load(path)?;
     telemetry::log::start(&config.log);
     // `check` refuses this. A running gateway must not, or a version with one more endpoint would not start.
@@ -16,6 +36,8 @@ pub fn run(path: &Path) -> Result<(), Refused> {
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, "{}", warning.message);
     }
-    server::run(config)?;
+    let own: PathBuf = path.into();
+    let load = Box::new(move || config::load(&own, &environment));
+    server::run(config, server::Origin { path: path.into(), load }, upgrade)?;
     Ok(())
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::app::App;
 use crate::server::Phase;
+use crate::server::farewell::Farewell;
 
 /// For the header section of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +34,13 @@ pub struct Admin {
 struct Desk {
     app: Arc<App>,
     phase: watch::Receiver<Phase>,
+    farewell: Arc<Farewell>,
 }
 
 impl Admin {
     /// Answers at `socket`.
-    pub fn new(socket: TcpListener, app: Arc<App>, phase: watch::Receiver<Phase>) -> Self {
-        Self { socket: Some(socket), desk: Desk { app, phase } }
+    pub fn new(socket: TcpListener, app: Arc<App>, phase: watch::Receiver<Phase>, farewell: Arc<Farewell>) -> Self {
+        Self { socket: Some(socket), desk: Desk { app, phase, farewell } }
     }
 }
 
@@ -89,8 +91,14 @@ impl Desk {
         }
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" if *self.phase.borrow() == Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            "/readyz" if self.app.is_ready() => text(StatusCode::OK, "ready\n"),
+            "/readyz" if *self.phase.borrow() != Phase::Serving => {
+                self.farewell.note_draining();
+                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            "/readyz" if self.app.is_ready() => {
+                self.farewell.note_ready();
+                text(StatusCode::OK, "ready\n")
+            }
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
             "/metrics" => match self.app.metrics() {
                 Ok(metrics) => text(StatusCode::OK, metrics),

@@ -5,22 +5,27 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 
 use crate::app::Feed;
+use crate::server::handover::Predecessor;
 
 /// Runs the feed for as long as the process lives.
 pub struct Background {
     feed: Option<Feed>,
+    predecessor: Option<Predecessor>,
 }
 
 impl Background {
-    /// The service of `feed`.
-    pub fn new(feed: Feed) -> Self {
-        Self { feed: Some(feed) }
+    /// The service of `feed`; `predecessor` may stop once the services run.
+    pub fn new(feed: Feed, predecessor: Option<Predecessor>) -> Self {
+        Self { feed: Some(feed), predecessor }
     }
 }
 
 #[async_trait]
 impl Service for Background {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.dismiss();
+        }
         if let Some(feed) = self.feed.take() {
             feed.run().await;
         }

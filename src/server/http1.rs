@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
+use http::header::{CONNECTION, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -38,7 +39,12 @@ pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Sea
         stay.begin(&standing, unread);
         async move {
             let stay = &busy.stay;
-            let response = gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request).await;
+            let mut response =
+                gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request).await;
+            if busy.seat.order() == Order::Drain {
+                // hyper's own graceful end would close a kept connection at once, with a request on its way.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             stay.answer(response.body().size_hint().exact().is_none());
             Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
         }
@@ -50,18 +56,9 @@ pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Sea
         .max_header_size(limit)
         .max_buf_size(limit.max(8192))
         .serve_connection(io, service);
-    let mut draining = false;
     let ended = poll_fn(|cx| {
         seat.follow(cx.waker());
-        match seat.order() {
-            Order::Close => return Poll::Ready(None),
-            Order::Drain if !draining => {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            Order::Drain | Order::Stay => {}
-        }
-        if stay.over(cx.waker()).is_some() {
+        if seat.order() == Order::Close || stay.over(cx.waker()).is_some() {
             return Poll::Ready(None);
         }
         Pin::new(&mut connection).poll(cx).map(Some)

@@ -1,5 +1,6 @@
-//! Signals: SIGTERM and SIGINT drain and stop, a second one stops at once.
+//! Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGQUIT stops once a successor serves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,32 +9,116 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::server::Phase;
+use crate::server::farewell::Farewell;
+use crate::server::handover::{self, Meeting, Named};
 use crate::server::worker::Workers;
 
 /// Tells pingora to end the process, once it is drained.
 pub struct Signals {
-    phase: watch::Sender<Phase>,
-    workers: Workers,
+    /// Where the process is in its life.
+    pub phase: watch::Sender<Phase>,
+    /// Those who finish requests.
+    pub workers: Workers,
     /// How long draining may take.
-    patience: Duration,
+    pub patience: Duration,
+    /// Who asks whether this process is ready.
+    pub farewell: Arc<Farewell>,
+    /// Where a successor waits; `None` when there can be none.
+    pub meeting: Option<Meeting>,
+    /// What a successor gets.
+    pub sockets: Vec<Named>,
 }
 
-impl Signals {
-    /// Watches for signals once pingora asks.
-    pub fn new(phase: watch::Sender<Phase>, workers: Workers, patience: Duration) -> Self {
-        Self { phase, workers, patience }
+struct Watched {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    HandOver,
+}
+
+impl Watched {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::HandOver,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let watched = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = watched else {
+        let Ok(mut signals) = Watched::new() else {
             tracing::error!("signals cannot be watched: only SIGKILL will end this process");
             return std::future::pending().await;
         };
-        wait(&mut terminate, &mut interrupt, &mut hangup).await;
+        loop {
+            match signals.next().await {
+                Asked::Stop => {
+                    tokio::select! {
+                        () = self.take_leave() => {}
+                        () = signals.stop() => {}
+                    }
+                    break;
+                }
+                Asked::HandOver if self.hand_over() => break,
+                Asked::HandOver => {}
+            }
+        }
+        self.drain(&mut signals).await;
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Signals {
+    /// Whether a successor serves now.
+    fn hand_over(&self) -> bool {
+        let Some(meeting) = &self.meeting else {
+            tracing::error!("no hand-over: gateway.yaml cannot be found any more. This process goes on serving");
+            return false;
+        };
+        match handover::send(meeting, &self.sockets) {
+            Ok(()) => {
+                tracing::info!("the successor serves");
+                true
+            }
+            Err(error) => {
+                tracing::error!("no hand-over: {error}. This process goes on serving");
+                false
+            }
+        }
+    }
+
+    /// Goes on taking connections for as long as a load balancer may still send some.
+    async fn take_leave(&self) {
+        if self.farewell.is_expected() {
+            let limit = self.patience / 3;
+            tracing::info!(within = ?limit, "leaving: /readyz says so, and connections are still taken until it was heard");
+            let _ = self.phase.send(Phase::Leaving);
+            let _ = tokio::time::timeout(limit, self.farewell.heard()).await;
+        }
+    }
+
+    async fn drain(&self, signals: &mut Watched) {
         tracing::info!(within = ?self.patience, "draining: requests in flight are finished");
         // Nobody listens only when all services have ended already.
         let _ = self.phase.send(Phase::Draining);
@@ -42,23 +127,7 @@ impl ShutdownSignalWatch for Signals {
             () = tokio::time::sleep(self.patience) => {
                 tracing::warn!("server.timeouts.drain is over: what is still open is cut off");
             }
-            () = wait(&mut terminate, &mut interrupt, &mut hangup) => {
-                tracing::warn!("a second signal: what is still open is cut off");
-            }
-        }
-        ShutdownSignal::FastShutdown
-    }
-}
-
-/// Returns at a signal that ends the process. SIGHUP would by default; it must not.
-async fn wait(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signal) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: this version does not reload; restart it to read gateway.yaml again");
-            }
+            () = signals.stop() => tracing::warn!("a second signal: what is still open is cut off"),
         }
     }
 }

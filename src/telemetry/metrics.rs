@@ -37,6 +37,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     /// Access lines that were thrown away.
     pub lost_lines: IntCounter,
+    reloads: IntCounterVec,
+    reloaded: IntGauge,
     gauges: Gauges,
 }
 
@@ -80,6 +82,14 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(lost_lines.clone()))?;
+        let reloads = IntCounterVec::new(
+            Opts::new("portcullis_config_reloads_total", "Reloads of gateway.yaml by outcome."),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(reloads.clone()))?;
+        let reloaded =
+            gauge(&registry, "portcullis_config_last_reload_success", "0 when the last reload kept the old one.")?;
+        reloaded.set(1);
         let gauges = Gauges {
             revocations: gauge(&registry, "portcullis_revocations", "Live revocations in memory.")?,
             store_up: gauge(&registry, "portcullis_store_up", "1 when the store answered last time.")?,
@@ -90,7 +100,13 @@ impl Metrics {
             )?,
             stale: gauge(&registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
         };
-        Ok(Self { registry, requests, seconds, lost_lines, gauges })
+        Ok(Self { registry, requests, seconds, lost_lines, reloads, reloaded, gauges })
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reloaded(&self, success: bool) {
+        self.reloads.with_label_values(&[if success { "success" } else { "failure" }]).inc();
+        self.reloaded.set(i64::from(success));
     }
 
     /// The counters of one route or endpoint, to be asked for once.

@@ -310,7 +310,7 @@ fn heads() -> Vec<Case> {
             format!("GET /secret/case{{id}} HTTP/1.1\r\n{rest}Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n{HIDDEN}"),
             Must::Either,
         ),
-        ("the h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), Must::Refuse),
+        ("a preface that is none", "PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n".to_owned(), Must::Refuse),
         ("TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_owned(), Must::Refuse),
         ("nothing but CRLF", "\r\n\r\n\r\n\r\n".to_owned(), Must::Refuse),
     ] {

@@ -1,0 +1,205 @@
+//! Handing the listening sockets to a successor: `run --upgrade` waits for them, SIGQUIT sends them. Nobody is refused
+//! meanwhile, since both processes hold the same sockets until the successor serves.
+//!
+//! pingora's own hand-over gives raw descriptors, which only unsafe code could take; and its sender stops even when
+//! nobody took them. Ours goes on serving then.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+
+/// Sockets that can be handed over; the kernel takes 253 in one message.
+const SOCKETS: usize = 128;
+
+/// Bytes for the sockets' names.
+const NAMES: usize = 64 * 1024;
+
+/// How long the predecessor waits until its successor serves.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the successor says once it serves.
+const SERVING: &[u8] = b"serving\n";
+
+/// Why sockets did not change hands.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody waits for them.
+    #[error(
+        "no successor waits for the sockets: start one first, with `portcullis run --upgrade` and the same gateway.yaml"
+    )]
+    NobodyWaits,
+    /// Another successor waits already.
+    #[error("another process with this gateway.yaml is waiting already (`run --upgrade`)")]
+    AnotherWaits,
+    /// The other end belongs to another user.
+    #[error("the process at the other end belongs to user {0}: sockets go to the same user only")]
+    Stranger(u32),
+    /// The successor ended before it served.
+    #[error("the successor took the sockets, and ended before it served")]
+    Died,
+    /// The system refused.
+    #[error("the sockets could not change hands: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Where predecessor and successor meet: a name in the abstract namespace, by user and gateway.yaml.
+#[derive(Clone)]
+pub struct Meeting(SocketAddr);
+
+impl Meeting {
+    /// The meeting of those who run the configuration at `path`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let digest = digest::digest(&digest::SHA256, path.as_os_str().as_encoded_bytes());
+        let hash: String = digest.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("portcullis-upgrade-{}-{hash}", rustix::process::getuid().as_raw());
+        SocketAddr::from_abstract_name(name).map(Self)
+    }
+}
+
+/// A socket and the address by which both processes know it.
+pub struct Named {
+    /// As in gateway.yaml.
+    pub name: String,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+/// The predecessor, waiting to hear that the successor serves.
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Lets it stop.
+    pub fn dismiss(mut self) {
+        // One that is gone has stopped.
+        let _ = self.0.write_all(SERVING);
+    }
+}
+
+/// Waits for a predecessor and its sockets.
+///
+/// # Errors
+/// [`Error`].
+pub fn receive(meeting: &Meeting) -> Result<(Vec<Named>, Predecessor), Error> {
+    let listener = UnixListener::bind_addr(&meeting.0).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::AnotherWaits,
+        _ => Error::Io(error),
+    })?;
+    let (stream, _) = listener.accept()?;
+    check_peer(&stream)?;
+    let mut names = vec![0; NAMES];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut names)];
+    let received =
+        rustix::net::recvmsg(&stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC).map_err(io::Error::from)?;
+    let mut sockets: Vec<OwnedFd> = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            sockets.extend(descriptors);
+        }
+    }
+    let text = String::from_utf8_lossy(names.get(..received.bytes).unwrap_or_default()).into_owned();
+    let named = text.lines().zip(sockets).map(|(name, socket)| Named { name: name.into(), socket });
+    Ok((named.collect(), Predecessor(stream)))
+}
+
+/// Sends `sockets` to the successor that waits, and returns once it serves.
+///
+/// # Errors
+/// [`Error`]; then this process still is the one that serves.
+pub fn send(meeting: &Meeting, sockets: &[Named]) -> Result<(), Error> {
+    let stream = UnixStream::connect_addr(&meeting.0).map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Error::NobodyWaits,
+        _ => Error::Io(error),
+    })?;
+    check_peer(&stream)?;
+    let names: String = sockets.iter().map(|named| format!("{}\n", named.name)).collect();
+    let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|named| named.socket.as_fd()).collect();
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) || names.len() > NAMES {
+        return Err(io::Error::other(format!("more than {SOCKETS} listening sockets")).into());
+    }
+    rustix::net::sendmsg(&stream, &[IoSlice::new(names.as_bytes())], &mut ancillary, SendFlags::empty())
+        .map_err(io::Error::from)?;
+    await_successor(stream)
+}
+
+fn await_successor(mut stream: UnixStream) -> Result<(), Error> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut word = [0; SERVING.len()];
+    match stream.read_exact(&mut word) {
+        Ok(()) if word == SERVING => Ok(()),
+        Ok(()) => Err(Error::Died),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Died),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Anyone may take an abstract name: what counts is who answers there.
+fn check_peer(stream: &UnixStream) -> Result<(), Error> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(io::Error::from)?.uid;
+    let own = rustix::process::getuid();
+    if peer == own { Ok(()) } else { Err(Error::Stranger(peer.as_raw())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn sockets_change_hands_and_go_on_listening() {
+        let folder = tempfile::tempdir().unwrap();
+        let meeting = Meeting::of(folder.path()).unwrap();
+        assert!(matches!(send(&meeting, &[]), Err(Error::NobodyWaits)));
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let named = Named { name: address.to_string(), socket: socket.into() };
+        let theirs = meeting.clone();
+        let successor = std::thread::spawn(move || {
+            let (named, predecessor) = receive(&theirs).unwrap();
+            predecessor.dismiss();
+            named
+        });
+        while let Err(error) = send(&meeting, std::slice::from_ref(&named)) {
+            assert!(matches!(error, Error::NobodyWaits), "{error}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(named);
+        let [taken] = <[Named; 1]>::try_from(successor.join().unwrap()).ok().unwrap();
+        assert_eq!(taken.name, address.to_string());
+        let listener = TcpListener::from(taken.socket);
+        TcpStream::connect(address).unwrap();
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn a_successor_that_dies_leaves_the_predecessor_serving() {
+        let folder = tempfile::tempdir().unwrap();
+        let meeting = Meeting::of(folder.path()).unwrap();
+        let theirs = meeting.clone();
+        let successor = std::thread::spawn(move || drop(receive(&theirs)));
+        let outcome = loop {
+            match send(&meeting, &[]) {
+                Err(Error::NobodyWaits) => std::thread::sleep(Duration::from_millis(1)),
+                other => break other,
+            }
+        };
+        assert!(matches!(outcome, Err(Error::Died)), "{outcome:?}");
+        successor.join().unwrap();
+    }
+}

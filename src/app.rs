@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::accounts::{Accounts, HashError, Hasher};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gate::{Gate, Worker, route};
 use crate::identity::Identity;
 use crate::secret::Secret;
@@ -104,7 +104,7 @@ impl App {
     /// A part that cannot be built; then nothing has changed.
     pub async fn renew(&self, config: Config) -> Result<Vec<&'static str>, Error> {
         let present = self.edition();
-        let waiting = Vec::new();
+        let waiting = config::needs_restart(&present.config, &config);
         let next = self.lasting.edition(config, Some(&present)).await?;
         self.editions.send_replace(Arc::new(next));
         Ok(waiting)

@@ -1,19 +1,28 @@
 //! `gateway.yaml` as written: every key that may stand in it, and nothing checked beyond its form.
 
+mod server;
+mod upstream;
+mod route;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::form;
 use super::problem::Problem;
-use super::scalar::{Choice, Hidden, Named, OneOrMany, Plain, Size, Text, Time, present};
-use super::shorthand::{Auth, Backend};
+use super::scalar::{Choice, Hidden, Named, Size, Text, Time};
+
+pub(super) use route::{Access, Cors, EncodedSlash, OnExpiry, Route, RouteLimits, Rule};
+pub(super) use server::{Admin, Limits, Listener, Server, ServerTimeouts, Tls};
+pub(super) use upstream::{
+    Consistent, Dealing, HashKey, Health, Protocol, Tls as UpstreamTls, Upstream, UpstreamTimeouts,
+};
 
 /// The configuration of Portcullis, a reverse proxy that checks who calls.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "gateway.yaml")]
 pub(super) struct File {
-    /// The public listener and its bounds.
+    /// The public listeners and their bounds.
     pub server: Option<Server>,
     /// The operator's listener: /livez, /readyz, /metrics.
     pub admin: Option<Admin>,
@@ -46,64 +55,6 @@ impl File {
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(File).to_value()
     }
-}
-
-/// The public listener and its bounds.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Server {
-    /// One address or several, such as `127.0.0.1:8080`.
-    #[schemars(extend("default" = ["127.0.0.1:8080"]))]
-    pub listen: Option<OneOrMany>,
-    /// Worker threads; 0 is one per core.
-    #[schemars(extend("default" = 0))]
-    pub workers: Option<u64>,
-    /// Peers whose X-Forwarded-* headers are believed: addresses and ranges such as `10.0.0.0/8`.
-    pub trusted_proxies: Option<Vec<Text>>,
-    /// How long each phase of a connection may take.
-    pub timeouts: Option<ServerTimeouts>,
-    /// How much a request may bring.
-    pub limits: Option<Limits>,
-}
-
-/// How long each phase of a connection may take.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ServerTimeouts {
-    /// For the header section of a request.
-    #[schemars(extend("default" = "10s"))]
-    pub header: Option<Time>,
-    /// Between two requests of a kept connection.
-    #[schemars(extend("default" = "75s"))]
-    pub idle: Option<Time>,
-    /// Between two reads of a request body.
-    #[schemars(extend("default" = "30s"))]
-    pub body: Option<Time>,
-    /// How long a stopping gateway waits for requests in flight.
-    #[schemars(extend("default" = "30s"))]
-    pub drain: Option<Time>,
-}
-
-/// How much a request may bring.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    /// Largest header section.
-    #[schemars(extend("default" = "64KiB"))]
-    pub header_bytes: Option<Size>,
-    /// Largest body that is forwarded.
-    #[schemars(extend("default" = "64MiB"))]
-    pub body: Option<Size>,
-}
-
-/// The operator's listener.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Admin {
-    /// Its address; `null` turns it off.
-    #[serde(default, deserialize_with = "present")]
-    #[schemars(with = "Option<Text>", extend("default" = "127.0.0.1:9180"))]
-    pub listen: Option<Option<Text>>,
 }
 
 /// What is logged, and how.
@@ -203,6 +154,9 @@ pub(super) struct Identity {
     /// Who may use /users; `anyone` in flask mode only.
     #[schemars(extend("default" = "admin"))]
     pub users: Option<Choice<Users>>,
+    /// Which pages of other origins may call them.
+    #[schemars(extend("default" = {"origins": []}))]
+    pub cors: Option<Cors>,
     /// Rules for passwords.
     pub password: Option<Password>,
 }
@@ -256,86 +210,4 @@ pub(super) struct Argon2 {
     /// Lanes.
     #[schemars(extend("default" = 1))]
     pub parallelism: Option<u64>,
-}
-
-/// A service behind the gateway.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Upstream {
-    /// Its servers, such as `http://127.0.0.1:5000`; requests are dealt in turn.
-    pub servers: Vec<Backend>,
-    /// How long each phase of an exchange may take.
-    pub timeouts: Option<UpstreamTimeouts>,
-    /// Which Host it sees: `keep` the client's, its own (`upstream`), or a name.
-    #[schemars(extend("default" = "keep"))]
-    pub host: Option<Text>,
-}
-
-/// How long each phase of an exchange may take.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UpstreamTimeouts {
-    /// To open a connection.
-    #[schemars(extend("default" = "2s"))]
-    pub connect: Option<Time>,
-    /// From the request's end to the response's header section, and between two reads of its body.
-    #[schemars(extend("default" = "30s"))]
-    pub response: Option<Time>,
-    /// How long an unused connection is kept.
-    #[schemars(extend("default" = "60s"))]
-    pub idle: Option<Time>,
-}
-
-/// One route.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    /// Only requests for this host; left out, any.
-    pub host: Option<Text>,
-    /// Such as `/reports`, `/users/{id}`, or `/files/*` for all below.
-    pub path: Text,
-    /// Only these; left out, any.
-    pub methods: Option<Vec<Text>>,
-    /// The name of an upstream.
-    pub upstream: Text,
-    /// Removed from the path before it is sent.
-    pub strip_prefix: Option<Text>,
-    /// What a `%2F` in the path means: `reject`, or `preserve` it as data.
-    #[schemars(extend("default" = "reject"))]
-    pub encoded_slash: Option<Choice<EncodedSlash>>,
-    /// Whether `Authorization` is passed on.
-    #[schemars(extend("default" = true))]
-    pub forward_authorization: Option<bool>,
-    /// Who may pass: `required`, `public`, `optional`, or a rule.
-    #[schemars(extend("default" = "required"))]
-    pub auth: Option<Auth>,
-}
-
-/// What a `%2F` in the path means.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum EncodedSlash {
-    Reject,
-    Preserve,
-}
-
-/// Who may pass, in one word.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Access {
-    Required,
-    Public,
-    Optional,
-}
-
-/// What a token must bring: all of these.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rule {
-    /// Any of these roles.
-    pub roles: Option<Vec<Text>>,
-    /// Each claim equals the value, or is a list that holds it.
-    pub claims: Option<Named<Plain>>,
-    /// Whether it must come from a login, not from a refresh.
-    pub fresh: Option<bool>,
 }

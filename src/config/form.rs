@@ -5,29 +5,18 @@ use serde_yaml::Value;
 use super::file::File;
 use super::key::{Key, Step};
 use super::locate::{self, Position};
+use super::origin::NULL as NULL_ORIGIN;
 use super::problem::{Problem, quote};
 use super::spelling;
 
 /// Keys that the contract has and this version has not, by the mapping that they stand in.
-const LATER: [(&str, &str); 19] = [
-    ("server", "tls"),
-    ("server.limits", "connections"),
-    ("server.limits", "per_address"),
+const LATER: [(&str, &str); 7] = [
     ("log", "audit"),
     ("store", "encryption_key"),
     ("tokens", "algorithm"),
     ("tokens", "trusted"),
-    ("identity", "cors"),
     ("identity", "refresh_rotation"),
     ("identity", "attempts"),
-    ("upstreams.*", "balance"),
-    ("upstreams.*", "health"),
-    ("upstreams.*", "protocol"),
-    ("upstreams.*", "tls"),
-    ("routes", "websocket_protocol_token"),
-    ("routes", "on_expiry"),
-    ("routes", "cors"),
-    ("routes", "limits"),
     ("routes.auth", "issuers"),
 ];
 
@@ -144,9 +133,7 @@ impl Fact<'_> {
             other => other,
         };
         let remedy = match (found, expected) {
-            (_, "text") if self.place() == "server.listen" && found == "map" => {
-                "TLS and the PROXY protocol are not supported by this version: write just the address"
-            }
+            ("unit value", "text") if self.place().ends_with(".cors.origins") => NULL_ORIGIN,
             (_, "text") if found != "map" && found != "sequence" && found != "unit value" => "Put it in quotes",
             (_, "a list") if found.starts_with("string") => "Write [one, two], or each on a line of its own after `- `",
             _ if found.contains("${") => "`${NAME}` is expanded only where text is expected: write the value itself",
@@ -163,6 +150,9 @@ impl Fact<'_> {
         let (message, remedy) = match self.message.as_str() {
             text if text.contains("cannot start any token") && self.has_tab() => {
                 ("a line is indented with a tab", "YAML is indented with spaces only")
+            }
+            text if text.contains("while scanning an alias") => {
+                ("no name follows the `*` that stands here", "Text that begins with `*` goes in quotes")
             }
             text if text.contains("unknown anchor") => {
                 ("no anchor has the name that stands here after `*`", "Text that begins with `*` goes in quotes")

@@ -53,6 +53,9 @@ pub(super) fn parse_authority(text: &str) -> Result<(String, Option<u16>), Fault
         Some((name, port)) if name.ends_with(']') || !name.contains([':', '[']) => (name, Some(port)),
         _ => (text, None),
     };
+    if name.is_empty() && port.is_some() {
+        return Err(Fault::new(format!("{} has no host", quote(text)), "Write it before the port"));
+    }
     let port = match port {
         None => None,
         Some(digits) => match digits.parse::<u16>() {
@@ -68,37 +71,36 @@ pub(super) fn parse_authority(text: &str) -> Result<(String, Option<u16>), Fault
     Ok((parse_name(name)?, port))
 }
 
-/// `http://host:port`: the host (IPv6 without brackets) and the port.
-pub(super) fn parse_server(url: &str) -> Result<(String, u16), Fault> {
+/// What a server's URL may be.
+const WRITE: &str = "Write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
+
+/// `http://host:port` and `https://host:port`: the host (IPv6 without brackets), the port, and whether it speaks TLS.
+pub(super) fn parse_server(url: &str) -> Result<(String, u16, bool), Fault> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(if url.starts_with("unix:") {
-            Fault::new("unix sockets are not supported by this version", "Write http://HOST:PORT")
-        } else if url.contains('@') {
-            Fault::new("is not a URL", "Write http://HOST:PORT")
+        return Err(if url.contains('@') {
+            Fault::new("is not a URL", WRITE)
         } else {
-            Fault::new(format!("{} is not a URL", quote(url)), "Write http://HOST:PORT")
+            Fault::new(format!("{} is not a URL", quote(url)), WRITE)
         });
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => {
-            return Err(Fault::new("https:// is not supported by this version", "Write http://HOST:PORT"));
-        }
-        _ => return Err(Fault::new(format!("{} is not a possible scheme", quote(scheme)), "Write http://HOST:PORT")),
-    }
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return Err(Fault::new(format!("{} is not a possible scheme", quote(scheme)), WRITE)),
+    };
     // A password may stand before the `@`: it is not repeated.
     if rest.contains('@') {
-        return Err(Fault::new("the URL of a server has no user or password", "Write http://HOST:PORT"));
+        return Err(Fault::new("the URL of a server has no user or password", WRITE));
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
-        let remedy = "Write http://HOST:PORT; a route's strip_prefix changes the path that is sent";
+        let remedy = "Write just scheme, host and port; a route's strip_prefix changes the path that is sent";
         return Err(Fault::new("the URL of a server has no path, query or fragment", remedy));
     }
     if authority.is_empty() {
-        return Err(Fault::new("the URL has no host", "Write http://HOST:PORT"));
+        return Err(Fault::new("the URL has no host", WRITE));
     }
     let (host, port) = parse_authority(authority)?;
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host);
-    Ok((bare.to_owned(), port.unwrap_or(80)))
+    Ok((bare.to_owned(), port.unwrap_or(if tls { 443 } else { 80 }), tls))
 }

@@ -16,11 +16,14 @@ mod reader;
 mod expand;
 mod units;
 mod host;
+mod socket;
+mod origin;
 mod network;
 mod pattern;
 mod server;
 mod upstream;
 mod route;
+mod change;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,7 @@ use std::time::Duration;
 pub use crate::model::ResponseStyle;
 use crate::secret::Secret;
 
+pub use change::needs_restart;
 pub use network::Network;
 pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};

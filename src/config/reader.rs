@@ -1,18 +1,20 @@
 //! What all sections of the file are resolved with: expansion, bounds, and the list of what was found wrong.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::de::value::Error as WordError;
 
+use super::Rate;
 use super::expand;
 use super::form;
 use super::key::Key;
 use super::locate;
 use super::problem::{Fault, Problem, Warning, quote};
-use super::scalar::{Choice, Size, Text, Time, choose};
+use super::scalar::{Choice, Frequency, Size, Text, Time, choose};
 use super::units;
 
 /// Finding a line costs a pass over the file, so that only the first problems get theirs.
@@ -34,7 +36,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The folder that relative paths start from.
-    pub fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &'a Path {
         self.folder
     }
 
@@ -131,6 +133,36 @@ impl<'a> Reader<'a> {
             return default;
         }
         duration
+    }
+
+    /// A rate: 1 to a million within 1 ms to a day.
+    pub fn rate(&mut self, key: &Key, rate: Option<Frequency>) -> Option<Rate> {
+        let text = self.expand(key, &rate?.0)?;
+        let Some((count, per)) = units::parse_rate(&text) else {
+            self.refuse(key, format!("{} is not a rate", quote(&text)), "Write such as 100/s, 5/15m or 1000/h");
+            return None;
+        };
+        let count = u32::try_from(count).ok().filter(|count| *count <= 1_000_000).and_then(NonZeroU32::new);
+        let Some(count) = count else {
+            self.refuse(key, "the count must be from 1 to 1000000", "");
+            return None;
+        };
+        if !(Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&per) {
+            self.refuse(key, "the time must be from 1ms to 1d", "");
+            return None;
+        }
+        Some(Rate { count, per })
+    }
+
+    /// The path of a PEM file, from [`Self::folder`] when it is relative.
+    pub fn path(&mut self, key: &Key, text: Option<&Text>) -> Option<PathBuf> {
+        let folder = self.folder;
+        self.parse(key, text?, |text| match text {
+            _ if text.is_empty() || text.ends_with('/') || text.contains(char::is_control) => {
+                Err(Fault::new("does not name a file", "Write its path, such as tls/site.pem"))
+            }
+            _ => Ok(folder.join(text)),
+        })
     }
 
     /// A size within `range`.

@@ -1,11 +1,13 @@
 //! From the file as written to a valid [`Config`], with every error of meaning on the way.
 
 mod server;
+mod listen;
 mod tokens;
 mod identity;
 mod headers;
 mod upstreams;
 mod routes;
+mod cors;
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,14 +31,14 @@ pub(super) fn resolve(
 ) -> Result<Config, Vec<Problem>> {
     let mut reader = Reader::new(text, folder, env);
     let server = server::server(&mut reader, file.server.unwrap_or_default());
-    let admin = server::admin(&mut reader, file.admin.unwrap_or_default(), &server.listen);
+    let admin = listen::admin(&mut reader, file.admin.unwrap_or_default(), &server.listen);
     let log = log(&mut reader, file.log.unwrap_or_default());
     let store = store(&mut reader, file.store.unwrap_or_default());
     let identity = identity::identity(&mut reader, file.identity.unwrap_or_default());
     let tokens = tokens::tokens(&mut reader, file.tokens.unwrap_or_default(), identity.responses);
     let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
     let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
-    let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &upstreams);
+    let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &upstreams, &server.limits);
     let warnings = reader.finish()?;
     Ok(Config { server, admin, log, store, tokens, identity, identity_headers, upstreams, routes, warnings })
 }

@@ -1,4 +1,4 @@
-//! The leaves of the file as written: text that may hold `${NAME}`, secrets, choices, sizes, lists and maps.
+//! The leaves of the file as written: text that may hold `${NAME}`, secrets, choices, sizes, rates and maps.
 //!
 //! Each says in words what it takes, and none ever quotes what it was given: that might be a secret.
 
@@ -8,9 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Unexpected, Visitor};
 
 use crate::secret::Secret;
 
@@ -28,6 +26,11 @@ pub(super) struct Hidden(#[schemars(with = "String")] pub Secret);
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(inline)]
 pub(super) struct Time(#[schemars(example = &"15m")] pub String);
+
+/// Text that holds a rate. Parsed after expansion.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Frequency(#[schemars(example = &"100/s")] pub String);
 
 struct Words<T> {
     expected: &'static str,
@@ -61,6 +64,13 @@ impl<'de> Deserialize<'de> for Hidden {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a duration with its unit, such as `10s`";
+        deserializer.deserialize_any(Words { expected, make: |text| Self(text.into()) })
+    }
+}
+
+impl<'de> Deserialize<'de> for Frequency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a rate, such as `100/s`";
         deserializer.deserialize_any(Words { expected, make: |text| Self(text.into()) })
     }
 }
@@ -149,43 +159,6 @@ impl<E: JsonSchema> JsonSchema for Choice<E> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let words = generator.subschema_for::<E>();
         json_schema!({"anyOf": [words, {"type": "string", "pattern": r"\$\{"}]})
-    }
-}
-
-/// One value, or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub(super) enum OneOrMany {
-    /// Just one.
-    One(Text),
-    /// A list.
-    Many(Vec<Text>),
-}
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Listed;
-        impl<'de> Visitor<'de> for Listed {
-            type Value = OneOrMany;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text, or a list of texts")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany, E> {
-                Ok(OneOrMany::One(Text(text.into())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
-                let mut all = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    all.push(text);
-                }
-                Ok(OneOrMany::Many(all))
-            }
-        }
-        deserializer.deserialize_any(Listed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys of the file that take either a word or a mapping.
+//! Keys of the file that take either a word or a mapping, or one entry in place of a list.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::file::{Access, Rule};
+use super::file::{Access, Consistent, Dealing, Listener, Rule};
 use super::scalar::{Choice, Text, choose};
 
 /// `routes[].auth`: who may pass.
@@ -84,26 +84,36 @@ struct Weighted {
     weight: Option<u64>,
 }
 
+/// Reads text, or the mapping that it is short for.
+struct TextOr<T, M> {
+    expected: &'static str,
+    text: fn(Text) -> T,
+    mapping: fn(M) -> T,
+}
+
+impl<'de, T, M: Deserialize<'de>> Visitor<'de> for TextOr<T, M> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        Ok((self.text)(Text(text.into())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        M::deserialize(MapAccessDeserializer::new(map)).map(self.mapping)
+    }
+}
+
 impl<'de> Deserialize<'de> for Backend {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Backend;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a mapping of `url` and `weight`")
-            }
-
-            fn visit_str<E: Error>(self, url: &str) -> Result<Backend, E> {
-                Ok(Backend { url: Text(url.into()), weight: None })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Backend, A::Error> {
-                let Weighted { url, weight } = Weighted::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Backend { url, weight })
-            }
-        }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(TextOr {
+            expected: "a URL, or a mapping of `url` and `weight`",
+            text: |url| Self { url, weight: None },
+            mapping: |Weighted { url, weight }| Self { url, weight },
+        })
     }
 }
 
@@ -115,5 +125,145 @@ impl JsonSchema for Backend {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let (url, weighted) = (generator.subschema_for::<Text>(), generator.subschema_for::<Weighted>());
         json_schema!({"description": "A server: its URL, or `url` and `weight`.", "anyOf": [url, weighted]})
+    }
+}
+
+/// `server.listen`.
+#[derive(Debug)]
+pub(super) enum Listen {
+    /// Just one.
+    One(Listener),
+    /// A list.
+    Many(Vec<Entry>),
+}
+
+/// One entry of `server.listen`, where text is just the address.
+#[derive(Debug)]
+pub(super) struct Entry(pub Listener);
+
+/// A listener on `address` that speaks plain HTTP.
+fn plain(address: Text) -> Listener {
+    Listener { address, tls: None, proxy_protocol: None }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOr {
+            expected: "an address, or a mapping of `address`, `tls` and `proxy_protocol`",
+            text: |address| Self(plain(address)),
+            mapping: Self,
+        })
+    }
+}
+
+impl JsonSchema for Entry {
+    fn schema_name() -> Cow<'static, str> {
+        "Entry".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (address, listener) = (generator.subschema_for::<Text>(), generator.subschema_for::<Listener>());
+        json_schema!({"anyOf": [address, listener]})
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address, a mapping of `address`, `tls` and `proxy_protocol`, or a list of such")
+            }
+
+            fn visit_str<E: Error>(self, address: &str) -> Result<Listen, E> {
+                Ok(Listen::One(plain(Text(address.into()))))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
+                Listener::deserialize(MapAccessDeserializer::new(map)).map(Listen::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listen, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    all.push(entry);
+                }
+                Ok(Listen::Many(all))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl JsonSchema for Listen {
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (one, many) = (generator.subschema_for::<Entry>(), generator.subschema_for::<Vec<Entry>>());
+        json_schema!({"anyOf": [one, many]})
+    }
+}
+
+/// `upstreams.NAME.balance`.
+#[derive(Debug)]
+pub(super) enum Balance {
+    /// In one word.
+    Word(Choice<Dealing>),
+    /// By a key.
+    Keyed(Consistent),
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Balance;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`round_robin`, `least_connections`, `random` or `{consistent: subject}`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Balance, E> {
+                match word {
+                    "consistent" => Err(E::custom(
+                        "`consistent` needs a key; write `{consistent: subject}` or `{consistent: address}`",
+                    )),
+                    _ if word.contains("${") => Ok(Balance::Word(Choice::Open(word.into()))),
+                    _ => choose(word).map(|dealing| Balance::Word(Choice::Made(dealing))),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
+                Consistent::deserialize(MapAccessDeserializer::new(map)).map(Balance::Keyed)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Balance {
+    fn schema_name() -> Cow<'static, str> {
+        "Balance".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (word, keyed) = (generator.subschema_for::<Choice<Dealing>>(), generator.subschema_for::<Consistent>());
+        json_schema!({"anyOf": [word, keyed]})
     }
 }

@@ -6,9 +6,16 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(slips, _)| *slips <= bound)
+        .filter(|(slips, candidate)| *slips <= bound && !other_number(word, candidate))
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether just the numbers differ: who writes `http2` does not mean `http1`.
+fn other_number(word: &str, candidate: &str) -> bool {
+    let split = |text: &str| -> (String, String) { text.to_lowercase().chars().partition(char::is_ascii_digit) };
+    let ((left, words), (right, candidates)) = (split(word), split(candidate));
+    words == candidates && left != right && !left.is_empty() && !right.is_empty()
 }
 
 /// `Did you mean X? `, or nothing.

@@ -4,6 +4,10 @@ mod form;
 mod sections;
 mod routes;
 mod values;
+mod listen;
+mod upstreams;
+mod cors;
+mod change;
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Durations and sizes: `1h30m`, `64KiB`.
+//! Durations, sizes and rates: `1h30m`, `64KiB`, `100/s`.
 
 use std::time::Duration;
 
@@ -30,6 +30,18 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     let (number, name) = split_number(text)?;
     let (_, bytes) = SIZES.iter().find(|(unit, _)| *unit == name || (name.is_empty() && *unit == "B"))?;
     number.checked_mul(*bytes)
+}
+
+/// Parses `100/s`, `5/15m`: a count, and the time that it is for. A unit alone is one of it.
+pub(super) fn parse_rate(text: &str) -> Option<(u64, Duration)> {
+    let (count, time) = text.split_once('/')?;
+    let count = match split_number(count)? {
+        (count, "") => count,
+        _ => return None,
+    };
+    let unit = TIMES.iter().find(|(unit, _)| *unit == time);
+    let per = unit.map(|(_, millis)| Duration::from_millis(*millis)).or_else(|| parse_duration(time))?;
+    Some((count, per))
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {

@@ -301,7 +301,7 @@ impl Request {
     }
 
     /// Its bytes, as they go to `address`, with `last` fields at the end.
-    fn bytes(&self, address: SocketAddr, last: &str) -> Vec<u8> {
+    pub fn bytes(&self, address: SocketAddr, last: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if self.host {
             head += &format!("Host: {address}\r\n");

@@ -35,7 +35,9 @@ pub(super) fn identity(reader: &mut Reader<'_>, written: file::Identity) -> Iden
     }
     let prefix = written.prefix.and_then(|text| reader.parse(&key.name("prefix"), &text, parse_prefix));
     let password = password(reader, written.password.unwrap_or_default());
-    Identity { prefix: prefix.unwrap_or_default(), responses, registration, users, password, cors: None }
+    let cors =
+        written.cors.and_then(|cors| super::cors::cors(reader, &key.name("cors").name("origins"), &cors.origins));
+    Identity { prefix: prefix.unwrap_or_default(), responses, registration, users, password, cors }
 }
 
 fn parse_prefix(text: &str) -> Result<String, Fault> {

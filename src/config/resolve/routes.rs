@@ -11,18 +11,24 @@ use crate::config::reader::Reader;
 use crate::config::scalar::{Named, Plain, Text};
 use crate::config::shorthand;
 use crate::config::spelling;
-use crate::config::{Auth, EncodedSlash, OnExpiry, PathPattern, Route, RouteLimits, Rule, Upstream};
+use crate::config::units;
+use crate::config::{Auth, Cors, EncodedSlash, Limits, OnExpiry, PathPattern, Route, RouteLimits, Rule, Upstream};
 use crate::model::Role;
 
-/// `routes`, in the order of the file.
-pub(super) fn routes(reader: &mut Reader<'_>, written: Vec<file::Route>, upstreams: &[Upstream]) -> Vec<Route> {
+/// `routes`, in the order of the file; `bounds` are those of the server.
+pub(super) fn routes(
+    reader: &mut Reader<'_>,
+    written: Vec<file::Route>,
+    upstreams: &[Upstream],
+    bounds: &Limits,
+) -> Vec<Route> {
     let key = Key::of("routes");
     if written.is_empty() {
         reader.warn(&key, "there are none: every path but the gateway's own endpoints is 404");
     }
     let mut routes: Vec<(usize, Route)> = Vec::new();
     for (index, entry) in written.into_iter().enumerate() {
-        routes.extend(route(reader, &key.index(index), entry, upstreams).map(|route| (index, route)));
+        routes.extend(route(reader, &key.index(index), entry, upstreams, bounds).map(|route| (index, route)));
     }
     check_pairs(reader, &mut routes);
     let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
@@ -32,7 +38,13 @@ pub(super) fn routes(reader: &mut Reader<'_>, written: Vec<file::Route>, upstrea
 }
 
 /// One route; `None` when it has no place in the table. The faults are noted.
-fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, upstreams: &[Upstream]) -> Option<Route> {
+fn route(
+    reader: &mut Reader<'_>,
+    key: &Key,
+    written: file::Route,
+    upstreams: &[Upstream],
+    bounds: &Limits,
+) -> Option<Route> {
     let host = match &written.host {
         None => Some(None),
         Some(text) => reader.parse(&key.name("host"), text, host::parse_name).map(Some),
@@ -45,6 +57,13 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, upstreams: &[
     let upstream = reader.parse(&key.name("upstream"), &written.upstream, |name| find_upstream(name, upstreams));
     let slash = reader.choice(&key.name("encoded_slash"), written.encoded_slash, file::EncodedSlash::Reject);
     let auth = auth(reader, &key.name("auth"), written.auth);
+    if auth == Auth::Public {
+        let (token, expiry) = (written.websocket_protocol_token == Some(true), written.on_expiry.is_some());
+        warn_of_idle(reader, key, [("websocket_protocol_token", token), ("on_expiry", expiry)]);
+    }
+    let on_expiry = reader.choice(&key.name("on_expiry"), written.on_expiry, file::OnExpiry::Close);
+    let cors = cors(reader, &key.name("cors").name("origins"), written.cors);
+    let limits = limits(reader, &key.name("limits"), written.limits.unwrap_or_default(), bounds);
     let (host, (text, path)) = (host?, path?);
     Some(Route {
         id: format!("{}{text}", host.as_deref().unwrap_or_default()),
@@ -60,11 +79,45 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, upstreams: &[
             file::EncodedSlash::Preserve => EncodedSlash::Preserve,
         },
         forward_authorization: written.forward_authorization.unwrap_or(true),
-        websocket_protocol_token: false,
-        on_expiry: OnExpiry::Close,
-        cors: None,
-        limits: RouteLimits::default(),
+        websocket_protocol_token: written.websocket_protocol_token.unwrap_or(false),
+        on_expiry: match on_expiry {
+            file::OnExpiry::Close => OnExpiry::Close,
+            file::OnExpiry::Ignore => OnExpiry::Ignore,
+        },
+        cors,
+        limits,
     })
+}
+
+/// Keys about tokens on a public route, each with whether it is set.
+fn warn_of_idle(reader: &mut Reader<'_>, key: &Key, keys: [(&str, bool); 2]) {
+    for (name, _) in keys.into_iter().filter(|(_, set)| *set) {
+        reader.warn(&key.name(name), "has no effect: the route is public, so that no token is looked at");
+    }
+}
+
+fn cors(reader: &mut Reader<'_>, key: &Key, written: Option<file::Cors>) -> Option<Cors> {
+    let origins = written?.origins;
+    if origins.is_empty() {
+        let remedy = "Name one, such as https://app.example.com, or leave `cors` out";
+        reader.refuse(key, "is an empty list, so that no page could call", remedy);
+    }
+    super::cors::cors(reader, key, &origins)
+}
+
+fn limits(reader: &mut Reader<'_>, key: &Key, written: file::RouteLimits, bounds: &Limits) -> RouteLimits {
+    let requests = reader.rate(&key.name("requests"), written.requests);
+    let key = key.name("body");
+    let body = written.body.map(|size| reader.size(&key, Some(size), bounds.body, 1..=1 << 40));
+    if let Some(more) = body.filter(|body| *body > bounds.body) {
+        let (more, most) = (units::show_size(more), units::show_size(bounds.body));
+        reader.refuse(
+            &key,
+            format!("{more} is more than server.limits.body, {most}, which bounds every route"),
+            "Lower this, or raise that and give the other routes limits of their own",
+        );
+    }
+    RouteLimits { requests, body }
 }
 
 fn strip_prefix(

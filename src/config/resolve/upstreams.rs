@@ -1,17 +1,20 @@
 //! `upstreams`: the services behind the gateway.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::config::file;
+use crate::config::file::{self, Consistent, Dealing};
 use crate::config::host;
 use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::{Named, Text};
-use crate::config::shorthand::Backend;
+use crate::config::shorthand::{self, Backend};
+use crate::config::socket;
 use crate::config::{
-    Balance, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts, UpstreamTls,
+    Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
+    UpstreamTls,
 };
 
 /// The largest weight: the balancer deals by a table of as many places.
@@ -34,13 +37,19 @@ fn upstream(reader: &mut Reader<'_>, name: String, written: file::Upstream) -> U
         None => HostPolicy::Keep,
         Some(text) => reader.parse(&key.name("host"), &text, parse_host).unwrap_or(HostPolicy::Keep),
     };
+    let servers = servers(reader, &key.name("servers"), written.servers);
+    let tls = tls(reader, &key.name("tls"), written.tls.unwrap_or_default(), &servers);
+    let protocol = reader.choice(&key.name("protocol"), written.protocol, file::Protocol::Http1);
     Upstream {
-        servers: servers(reader, &key.name("servers"), written.servers),
+        servers,
         timeouts: timeouts(reader, &key.name("timeouts"), written.timeouts.unwrap_or_default()),
-        balance: Balance::RoundRobin,
-        health: None,
-        protocol: Protocol::Http1,
-        tls: UpstreamTls::default(),
+        balance: balance(reader, &key.name("balance"), written.balance),
+        health: written.health.map(|written| health(reader, &key.name("health"), written)),
+        protocol: match protocol {
+            file::Protocol::Http1 => Protocol::Http1,
+            file::Protocol::H2 => Protocol::H2,
+        },
+        tls,
         host,
         name,
     }
@@ -61,15 +70,97 @@ fn servers(reader: &mut Reader<'_>, key: &Key, written: Vec<Backend>) -> Vec<Ups
         let weight = reader.number(&key.name("weight"), Some(weight), 1, 0..=HEAVIEST);
         let Text(url) = &backend.url;
         let Some(url) = reader.expand(&key, url) else { continue };
-        let Some((host, port)) = reader.accept(&key, host::parse_server(&url)) else { continue };
-        if !seen.insert((host.clone(), port)) {
-            let message = format!("{} stands twice", quote(&format!("{host}:{port}")));
+        let parsed = parse_server(&url, reader.folder());
+        let Some((address, tls)) = reader.accept(&key, parsed) else { continue };
+        if !seen.insert(address.clone()) {
+            let message = match &address {
+                ServerAddress::Tcp { host, port } => format!("{} stands twice", quote(&format!("{host}:{port}"))),
+                ServerAddress::Unix(_) => format!("{} stands twice", quote(&url)),
+            };
             reader.refuse(&key, message, "Keep one of the two, with a larger weight");
         }
-        let address = ServerAddress::Tcp { host, port };
-        servers.push(UpstreamServer { address, tls: false, weight: usize::try_from(weight).unwrap_or(1) });
+        servers.push(UpstreamServer { address, tls, weight: usize::try_from(weight).unwrap_or(1) });
     }
     servers
+}
+
+/// Where the server listens, and whether it speaks TLS.
+fn parse_server(url: &str, folder: &Path) -> Result<(ServerAddress, bool), Fault> {
+    match url.strip_prefix("unix:") {
+        Some(path) => Ok((ServerAddress::Unix(socket::parse(path, folder)?), false)),
+        None => host::parse_server(url).map(|(host, port, tls)| (ServerAddress::Tcp { host, port }, tls)),
+    }
+}
+
+fn balance(reader: &mut Reader<'_>, key: &Key, written: Option<shorthand::Balance>) -> Balance {
+    match written {
+        None => Balance::RoundRobin,
+        Some(shorthand::Balance::Word(word)) => match reader.choice(key, Some(word), Dealing::RoundRobin) {
+            Dealing::RoundRobin => Balance::RoundRobin,
+            Dealing::LeastConnections => Balance::LeastConnections,
+            Dealing::Random => Balance::Random,
+        },
+        Some(shorthand::Balance::Keyed(Consistent { consistent })) => {
+            let by = reader.choice(&key.name("consistent"), Some(consistent), file::HashKey::Subject);
+            Balance::Consistent(match by {
+                file::HashKey::Subject => HashKey::Subject,
+                file::HashKey::Address => HashKey::Address,
+            })
+        }
+    }
+}
+
+fn health(reader: &mut Reader<'_>, key: &Key, written: file::Health) -> Health {
+    let every = reader.duration(&key.name("every"), written.every, Duration::from_secs(5), Duration::from_millis(10));
+    let up = reader.number(&key.name("up"), written.up, 2, 1..=1000);
+    let down = reader.number(&key.name("down"), written.down, 3, 1..=1000);
+    Health {
+        path: written.path.and_then(|text| reader.parse(&key.name("path"), &text, parse_path)),
+        every,
+        up: u32::try_from(up).unwrap_or(2),
+        down: u32::try_from(down).unwrap_or(3),
+    }
+}
+
+/// Path and query of a check, as they are sent.
+fn parse_path(text: &str) -> Result<String, Fault> {
+    if !text.starts_with('/') {
+        let remedy = if text.is_empty() {
+            "Leave it out to check for a connection that opens"
+        } else {
+            "Write such as /healthz"
+        };
+        return Err(Fault::new(format!("{} does not begin with `/`", quote(text)), remedy));
+    }
+    if text.contains('#') {
+        return Err(Fault::new(
+            format!("{} has a fragment, which is never sent", quote(text)),
+            "Leave out what follows `#`",
+        ));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("{} has a space, a control character or a letter beyond ASCII", quote(text));
+        return Err(Fault::new(message, "Write it percent-encoded, such as %20"));
+    }
+    Ok(text.to_owned())
+}
+
+fn tls(reader: &mut Reader<'_>, key: &Key, written: file::UpstreamTls, servers: &[UpstreamServer]) -> UpstreamTls {
+    let ca = reader.path(&key.name("ca"), written.ca.as_ref());
+    let insecure = written.insecure_skip_verify.unwrap_or(false);
+    let key_of_insecure = key.name("insecure_skip_verify");
+    if insecure && written.ca.is_some() {
+        let message = "stands beside `ca`, which would never be looked at";
+        reader.refuse(&key_of_insecure, message, "Leave it out: a `ca` of your own verifies your own certificates");
+    } else if (insecure || ca.is_some()) && !servers.iter().any(|server| server.tls) {
+        reader.warn(key, "has no effect: no server here has https://");
+    } else if insecure {
+        reader.warn(
+            &key_of_insecure,
+            "any certificate is accepted: whoever sits between can read and change everything. Give `ca` instead",
+        );
+    }
+    UpstreamTls { ca, insecure_skip_verify: insecure }
 }
 
 fn timeouts(reader: &mut Reader<'_>, key: &Key, written: file::UpstreamTimeouts) -> UpstreamTimeouts {

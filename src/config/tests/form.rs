@@ -13,7 +13,7 @@ fn unknown_keys() {
     assert_snapshot!(errors("server:
   lisen: 127.0.0.1:80"), @r"
     gateway.yaml:2:3: server.lisen: there is no key `lisen` here
-        Did you mean `listen`? The keys here are: listen, workers, trusted_proxies, timeouts, limits
+        Did you mean `listen`? The keys here are: listen, workers, trusted_proxies, timeouts, limits, tls
     ");
     assert_snapshot!(errors("log: {colour: true}"), @r"
     gateway.yaml:1:7: log.colour: there is no key `colour` here
@@ -24,7 +24,7 @@ fn unknown_keys() {
     upstream: app
     atuh: public"), @r"
     gateway.yaml:4:5: routes[0].atuh: there is no key `atuh` here
-        Did you mean `auth`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, auth
+        Did you mean `auth`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
     ");
     assert_snapshot!(errors("routes:
   - path: /
@@ -39,7 +39,7 @@ fn unknown_keys() {
     servers: [http://h:1]
     timeout: 3s"), @r"
     gateway.yaml:4:5: upstreams.app.timeout: there is no key `timeout` here
-        Did you mean `timeouts`? The keys here are: servers, timeouts, host
+        Did you mean `timeouts`? The keys here are: servers, balance, health, timeouts, protocol, host, tls
     ");
     assert_snapshot!(errors("upstreams:
   app:
@@ -53,15 +53,6 @@ fn unknown_keys() {
 
 #[test]
 fn keys_of_later_versions() {
-    assert_snapshot!(errors("server:
-  tls: {}"), @r"
-    gateway.yaml:2:3: server.tls: `tls` is not supported by this version
-        Leave it out
-    ");
-    assert_snapshot!(errors("server: {limits: {connections: 5}}"), @r"
-    gateway.yaml:1:19: server.limits.connections: `connections` is not supported by this version
-        Leave it out
-    ");
     assert_snapshot!(errors("log: {audit: log}"), @r"
     gateway.yaml:1:7: log.audit: `audit` is not supported by this version
         Leave it out
@@ -75,34 +66,21 @@ fn keys_of_later_versions() {
     gateway.yaml:2:3: tokens.algorithm: `algorithm` is not supported by this version
         Leave it out
     ");
-    assert_snapshot!(errors("identity: {cors: {}}"), @r"
-    gateway.yaml:1:12: identity.cors: `cors` is not supported by this version
+    assert_snapshot!(errors("tokens: {trusted: []}"), @r"
+    gateway.yaml:1:10: tokens.trusted: `trusted` is not supported by this version
         Leave it out
     ");
-    assert_snapshot!(errors("upstreams:
-  app:
-    servers: [http://h:1]
-    balance: random"), @r"
-    gateway.yaml:4:5: upstreams.app.balance: `balance` is not supported by this version
+    assert_snapshot!(errors("identity: {refresh_rotation: {}}"), @r"
+    gateway.yaml:1:12: identity.refresh_rotation: `refresh_rotation` is not supported by this version
         Leave it out
     ");
-    assert_snapshot!(errors("routes:
-  - path: /
-    upstream: app
-    on_expiry: close"), @r"
-    gateway.yaml:4:5: routes[0].on_expiry: `on_expiry` is not supported by this version
+    assert_snapshot!(errors("identity: {attempts: {}}"), @r"
+    gateway.yaml:1:12: identity.attempts: `attempts` is not supported by this version
         Leave it out
     ");
     assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: {issuers: [x]}}]"), @r"
     gateway.yaml:1:42: routes[0].auth.issuers: `issuers` is not supported by this version
         Leave it out
-    ");
-    assert_snapshot!(errors("server:
-  listen:
-    - address: 127.0.0.1:80
-      tls: true"), @r"
-    gateway.yaml:3:7: server.listen[0]: expected text, found a mapping
-        TLS and the PROXY protocol are not supported by this version: write just the address
     ");
 }
 

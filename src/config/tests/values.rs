@@ -59,18 +59,61 @@ fn the_full_example_shows_the_defaults() {
         )
     };
     assert_eq!(shown(&full), shown(&bare));
-    assert_eq!(full.upstreams[0].timeouts, load(&with_app("  []")).upstreams[0].timeouts);
+    let (shown, default) = (&full.upstreams[0], &load(&with_app("  []")).upstreams[0]);
+    assert_eq!(
+        (&shown.timeouts, shown.balance, shown.protocol),
+        (&default.timeouts, default.balance, default.protocol)
+    );
+    assert_eq!((&shown.host, &shown.tls, &shown.health), (&default.host, &default.tls, &default.health));
+    let checked = &full.upstreams[1].health;
+    let bare = load("upstreams: {app: {servers: [http://h], health: {path: /healthz}}}");
+    assert_eq!(*checked, bare.upstreams[0].health);
 }
 
 #[test]
 fn the_schema_knows_every_key_of_the_full_example() {
     let schema = super::super::schema().to_string();
-    for key in
-        ["trusted_proxies", "header_bytes", "secret_file", "argon2", "strip_prefix", "fresh", "weight", "on_stale"]
-    {
+    for key in [
+        "trusted_proxies",
+        "header_bytes",
+        "proxy_protocol",
+        "client_ca",
+        "per_address",
+        "secret_file",
+        "argon2",
+        "origins",
+        "balance",
+        "consistent",
+        "insecure_skip_verify",
+        "strip_prefix",
+        "websocket_protocol_token",
+        "on_expiry",
+        "fresh",
+        "weight",
+        "on_stale",
+    ] {
         assert!(schema.contains(&format!("\"{key}\"")), "{key}");
     }
     assert!(schema.contains("\"additionalProperties\":false"));
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    fn walk(value: &serde_json::Value, seen: &mut Vec<String>) {
+        let properties = value.get("properties").and_then(serde_json::Value::as_object);
+        for (name, key) in properties.into_iter().flatten() {
+            assert!(key.get("description").is_some(), "{name}: {key}");
+            seen.push(name.clone());
+        }
+        match value {
+            serde_json::Value::Object(all) => all.values().for_each(|value| walk(value, seen)),
+            serde_json::Value::Array(all) => all.iter().for_each(|value| walk(value, seen)),
+            _ => {}
+        }
+    }
+    let mut seen = Vec::new();
+    walk(&super::super::schema(), &mut seen);
+    assert!(seen.iter().any(|name| name == "proxy_protocol") && seen.len() > 60, "{seen:?}");
 }
 
 #[test]
@@ -273,7 +316,7 @@ routes:
     // Errors point into the file as written, not into its merged form.
     assert_snapshot!(errors(&text.replace("{<<: *r, path: /c}", "{<<: *r, pth: /c}")), @r"
     gateway.yaml:11:14: routes[2].pth: there is no key `pth` here
-        Did you mean `path`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, auth
+        Did you mean `path`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
     ");
     assert_snapshot!(errors(&text.replace("connect: 1s", "connect: 1x")), @r"
     gateway.yaml:4: upstreams.a.timeouts.connect: `1x` is not a duration
@@ -318,6 +361,9 @@ fn names_are_guessed() {
         [("lisen", Some("listen")), ("ptah", Some("path")), ("HOST", Some("host")), ("zebra", None), ("", None)]
     {
         assert_eq!(spelling::nearest(word, ["listen", "path", "host"]), guess, "{word}");
+    }
+    for (word, guess) in [("http2", None), ("htp1", Some("http1")), ("argon", Some("argon2")), ("argon3", None)] {
+        assert_eq!(spelling::nearest(word, ["http1", "argon2"]), guess, "{word}");
     }
 }
 

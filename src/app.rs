@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::accounts::{Accounts, HashError, Hasher};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::gate::{Gate, Worker, route};
+use crate::gate::{Answerers, Gate, Worker, route};
 use crate::identity::Identity;
 use crate::secret::Secret;
 use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
@@ -169,9 +169,9 @@ impl Lasting {
         let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), config.identity.password);
         let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
-        let _ = previous;
         let upstreams = Upstreams::new(&config).map_err(|error| Error::Upstreams(error.into()))?;
-        let gate = Gate::new(&config, identity, sessions, upstreams, &self.metrics)?;
+        let answerers = Answerers { identity, sessions, upstreams };
+        let gate = Gate::new(&config, answerers, &self.metrics, previous.map(|previous| &previous.gate))?;
         Ok(Edition { config, gate })
     }
 }

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use crate::clock::UnixTime;
 use crate::config::{Auth, Rule};
-use crate::message::{Rejection, credential};
+use crate::message::Rejection;
+use crate::message::credential::{self, Given};
 use crate::model::Role;
 use crate::sessions::{Caller, Refusal, Sessions, Signed, TokenType};
 
@@ -34,15 +35,13 @@ impl Memo {
 pub fn check(
     sessions: &Sessions,
     auth: &Auth,
-    headers: &HeaderMap,
+    given: &Given<'_>,
     memo: &Memo,
     now: UnixTime,
 ) -> Result<Option<Caller>, Rejection> {
     let caller = match auth {
         Auth::Public => return Ok(None),
-        Auth::Optional | Auth::Required(_) => {
-            credential::field(headers).and_then(|field| authenticate(sessions, field, memo, now))
-        }
+        Auth::Optional | Auth::Required(_) => given.field().and_then(|field| authenticate(sessions, field, memo, now)),
     };
     match (auth, caller) {
         (Auth::Optional, Err(Rejection::TokenMissing { .. })) => Ok(None),

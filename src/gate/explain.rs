@@ -2,7 +2,7 @@
 
 use http::{Method, Uri};
 
-use crate::config::{Auth, Config, Rule, Segment};
+use crate::config::{Auth, Config, Cors, OnExpiry, Route, Rule, Segment};
 use crate::gate::route::Table;
 use crate::gate::target::Target;
 use crate::gate::{host, verify};
@@ -60,6 +60,7 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
     if let Some(endpoint) = Endpoint::find(&config.identity, target.path().as_str()) {
         endpoint.check_method(&method)?;
         lines.push(format!("endpoint: {}{}, answered by the gateway", config.identity.prefix, endpoint.path()));
+        lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: false });
     }
     if target.is(verify::PATH) {
@@ -81,8 +82,31 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         let sent = target.to_send(route.strip_prefix.as_deref())?;
         lines.push(format!("upstream: {upstream}"));
         lines.push(format!("sent:     {method} {sent}"));
+        lines.extend(options(route));
     }
     Ok(Plan { lines, rules, looks_at_tokens })
+}
+
+/// What else is set for a route, a line each.
+fn options(route: &Route) -> Vec<String> {
+    let mut lines: Vec<String> = route.cors.iter().map(cors).collect();
+    if let Some(rate) = route.limits.requests {
+        lines.push(format!("limit:    {} requests in {:?}", rate.count, rate.per));
+    }
+    if let Some(body) = route.limits.body {
+        lines.push(format!("limit:    bodies of {body} bytes"));
+    }
+    if route.websocket_protocol_token {
+        lines.push("token:    also in Sec-WebSocket-Protocol".to_owned());
+    }
+    if route.on_expiry == OnExpiry::Ignore {
+        lines.push("expiry:   tunnels and streams outlive their token".to_owned());
+    }
+    lines
+}
+
+fn cors(cors: &Cors) -> String {
+    format!("cors:     {}", cors.origins.join(", "))
 }
 
 /// Refuses a configuration with a route that lies wholly behind an endpoint.
@@ -167,4 +191,45 @@ pub fn rule(auth: &Auth) -> String {
         text.push_str("  fresh");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{self, Rate};
+
+    #[test]
+    fn says_what_is_set() {
+        let text = "upstreams: {app: {servers: [\"http://127.0.0.1:1\"]}}\nroutes: [{path: /a, upstream: app}]";
+        let mut config = config::parse(text, "gateway.yaml".as_ref(), &|_| None).unwrap();
+        let last = |config: &Config| plan(config, "GET", "localhost", "/a").unwrap().lines().last().unwrap().clone();
+        assert_eq!(last(&config), "sent:     GET /a");
+        let page = Cors { origins: vec!["https://a".into(), "https://b".into()] };
+        config.identity.cors = Some(page.clone());
+        let endpoint = plan(&config, "POST", "localhost", "/login").unwrap();
+        assert_eq!(endpoint.lines().last().unwrap(), "cors:     https://a, https://b");
+        for (set, says) in [
+            (
+                &(|route: &mut Route| route.on_expiry = OnExpiry::Ignore) as &dyn Fn(&mut Route),
+                "expiry:   tunnels and streams outlive their token",
+            ),
+            (&|route| route.websocket_protocol_token = true, "token:    also in Sec-WebSocket-Protocol"),
+            (&|route| route.limits.body = Some(1024), "limit:    bodies of 1024 bytes"),
+            (
+                &|route| {
+                    route.limits.requests =
+                        NonZeroU32::new(5).map(|count| Rate { count, per: Duration::from_secs(900) });
+                },
+                "limit:    5 requests in 900s",
+            ),
+            (&|route| route.cors = Some(page.clone()), "cors:     https://a, https://b"),
+        ] {
+            let mut config = config.clone();
+            set(&mut config.routes[0]);
+            assert_eq!(last(&config), says);
+        }
+    }
 }

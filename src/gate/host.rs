@@ -65,9 +65,9 @@ pub fn parse(value: &[u8]) -> Result<Host<'_>, HostError> {
     Ok(Host { name: parse_name(name)?, port })
 }
 
-/// Whether the authority of an absolute-form target is that of the `Host` field, http's port 80 being the default.
-pub fn same_authority(host: &Host<'_>, authority: &str) -> bool {
-    let port = |host: &Host<'_>| host.port.unwrap_or(80);
+/// Whether the authority of a target is that of the `Host` field; `default` is the port of its scheme.
+pub fn same_authority(host: &Host<'_>, authority: &str, default: u16) -> bool {
+    let port = |host: &Host<'_>| host.port.unwrap_or(default);
     parse(authority.as_bytes()).is_ok_and(|other| other.name == host.name && port(&other) == port(host))
 }
 
@@ -231,6 +231,7 @@ mod tests {
     fn authorities() {
         for (host, authority, same) in [
             ("example.com", "EXAMPLE.com", true),
+            ("example.com:443", "example.com", false),
             ("example.com", "example.com:80", true),
             ("example.com:80", "example.com", true),
             ("example.com.", "example.com", true),
@@ -241,8 +242,10 @@ mod tests {
             ("example.com", "user@example.com", false),
             ("example.com", "", false),
         ] {
-            assert_eq!(same_authority(&parse(host.as_bytes()).unwrap(), authority), same, "{host} {authority}");
+            assert_eq!(same_authority(&parse(host.as_bytes()).unwrap(), authority, 80), same, "{host} {authority}");
         }
+        let host = parse(b"example.com:443").unwrap();
+        assert!(same_authority(&host, "example.com", 443) && !same_authority(&host, "example.com:80", 443));
     }
 
     proptest! {

@@ -2,10 +2,12 @@
 
 mod bearer;
 pub mod client;
+mod cors;
 pub mod explain;
 mod host;
 mod lease;
 pub mod path;
+pub mod quota;
 mod record;
 pub mod route;
 mod target;
@@ -16,12 +18,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HeaderName;
-use http::{Request, Response, request};
+use http::{Request, Response, Version, request};
 use http_body::Body as _;
 
 use crate::clock;
-use crate::config::{self, Config, OnExpiry};
+use crate::config::{self, Auth, Config, OnExpiry};
 use crate::identity::{Endpoint, Identity, Origin};
+use crate::message::credential::Given;
 use crate::message::{Body, Incoming, Rejection};
 use crate::model::ResponseStyle;
 use crate::sessions::Sessions;
@@ -31,6 +34,7 @@ use crate::upstream::{Client, Exchange, Pools, Upstreams};
 
 pub use bearer::check_rule;
 pub use lease::{End as LeaseEnd, Lease};
+use quota::Quotas;
 use record::{End, Record, Subject, Subjects};
 use target::Target;
 
@@ -41,11 +45,24 @@ pub struct Gate {
     upstreams: Upstreams,
     table: route::Table,
     routes: Vec<config::Route>,
+    cors: cors::Policies,
+    quotas: Quotas,
     headers: Vec<HeaderName>,
     trusted: Vec<config::Network>,
     style: ResponseStyle,
     subjects: Subjects,
+    header_bytes: usize,
     access: bool,
+}
+
+/// Those who have the answers.
+pub struct Answerers {
+    /// For the gateway's own endpoints.
+    pub identity: Identity,
+    /// For tokens.
+    pub sessions: Arc<Sessions>,
+    /// For all else.
+    pub upstreams: Upstreams,
 }
 
 /// One worker's own: what no other thread touches.
@@ -57,17 +74,17 @@ pub struct Worker {
 }
 
 impl Gate {
-    /// Builds the part.
+    /// Builds the part. What `previous` has counted goes on counting.
     ///
     /// # Errors
     /// Routes that cannot stand in one table; a valid configuration has none.
     pub fn new(
         config: &Config,
-        identity: Identity,
-        sessions: Arc<Sessions>,
-        upstreams: Upstreams,
+        answerers: Answerers,
         metrics: &Metrics,
+        previous: Option<&Self>,
     ) -> Result<Self, route::TableError> {
+        let Answerers { identity, sessions, upstreams } = answerers;
         let name = |header: &config::IdentityHeader| HeaderName::try_from(header.name.as_str()).ok();
         Ok(Self {
             identity,
@@ -75,12 +92,20 @@ impl Gate {
             upstreams,
             table: route::Table::new(&config.routes)?,
             routes: config.routes.clone(),
+            cors: cors::Policies::new(config),
+            quotas: Quotas::new(&config.routes, previous.map(Self::quotas)),
             headers: config.identity_headers.iter().filter_map(name).collect(),
             trusted: config.server.trusted_proxies.clone(),
             style: config.identity.responses,
             subjects: Subjects::new(config, metrics),
+            header_bytes: config.server.limits.header_bytes,
             access: config.log.access,
         })
+    }
+
+    /// How often routes may be used.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// The shape of refusals.
@@ -123,17 +148,16 @@ pub async fn handle(
     let (head, body) = request.into_parts();
     let mut record = Record::begin(gate.access, &head, client.address, now);
     let verdict = gate.admit(worker, (peer, &client, lease), Message { head, body }, &mut record).await;
-    let (response, outcome, code, cause) = match verdict {
+    let (mut response, outcome, code, cause) = match verdict {
         Ok((response, outcome)) => (response, outcome, None, None),
         Err(rejection) => {
             let (code, cause) = (rejection.code(), rejection.cause().map(|cause| record::chain(cause.as_ref())));
-            let response = match record.subject {
-                Subject::Verify => rejection.into_verdict(gate.style),
-                _ => rejection.into_response(gate.style),
-            };
-            (response, Outcome::Refused, Some(code), cause)
+            (gate.refuse(rejection, &record), Outcome::Refused, Some(code), cause)
         }
     };
+    if let Some(verdict) = &record.cors {
+        verdict.mark(response.headers_mut(), code.is_some());
+    }
     let route = gate.subjects.of(record.subject);
     let took = begin.elapsed();
     route.count(record.method.as_str(), response.status().as_u16(), outcome, took);
@@ -153,18 +177,22 @@ impl Gate {
         &self,
         worker: &Worker,
         (peer, client, lease): (&Peer, &Client, &Lease),
-        Message { head, body }: Message,
+        Message { mut head, body }: Message,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), Rejection> {
         let now = record.time;
         let target = Target::of(&head.uri, &head.method)?;
-        if target.is(verify::PATH) {
-            // Before anything can be refused: a proxy that asks here understands few statuses.
-            record.subject = Subject::Verify;
+        // Before anything else can be refused: each has its own form of refusals.
+        record.subject = self.own_subject(&target);
+        record.cors = self.cors.judge(record.subject, &head.headers);
+        if head.version == Version::HTTP_2 {
+            target::settle_http2(&head.uri, &mut head.headers, self.header_bytes)?;
         }
         let host = target::host(&head.uri, &head.headers)?;
-        if let Some(endpoint) = Endpoint::find(self.identity.settings(), target.path().as_str()) {
-            record.subject = Subject::Endpoint(endpoint);
+        if let Some(response) = self.preflight(&head, host.as_str(), target.path(), record)? {
+            return Ok((response, Outcome::Answered));
+        }
+        if let Subject::Endpoint(endpoint) = record.subject {
             let origin = Origin { address: client.address, now };
             // In a box: most requests do not come by here, and should not carry its state.
             let response = Box::pin(self.identity.answer(endpoint, origin, Request::from_parts(head, body))).await?;
@@ -175,17 +203,19 @@ impl Gate {
             record.caller = Some(caller);
             return Ok((response, Outcome::Answered));
         }
-        let found = self.table.find(host.as_str(), &head.method, target.path())?;
-        record.subject = Subject::Route(found.route);
+        let found = self.find(&head, host.as_str(), target.path(), record)?;
         let route = self.route(found.route)?;
-        record.caller = bearer::check(&self.sessions, &route.auth, &head.headers, &peer.memo, now)?;
+        let given = given(route, &head)?;
+        record.caller = bearer::check(&self.sessions, &route.auth, &given, &peer.memo, now)?;
         for other in found.also {
-            let caller = bearer::check(&self.sessions, &self.route(other)?.auth, &head.headers, &peer.memo, now)?;
+            let caller = bearer::check(&self.sessions, &self.route(other)?.auth, &given, &peer.memo, now)?;
             record.caller = record.caller.take().or(caller);
         }
+        self.quotas.check(found.route, record.caller.as_ref(), client.address)?;
         if let (Some(caller), false) = (&record.caller, body.is_end_stream()) {
             lease.grant(caller.clone(), route.on_expiry);
         }
+        let websocket_token = given.is_in_protocol();
         let ids = record.ids(&head.headers);
         let exchange = Exchange {
             upstream: route.upstream,
@@ -197,6 +227,8 @@ impl Gate {
             client,
             ids,
             forward_authorization: route.forward_authorization,
+            websocket_token,
+            body_limit: route.limits.body,
         };
         let response = self.upstreams.forward(&worker.pools, exchange).await?;
         Ok((response, Outcome::Forwarded))
@@ -209,7 +241,52 @@ impl Gate {
         }
     }
 
+    /// What the gateway answers itself, or nothing yet.
+    fn own_subject(&self, target: &Target<'_>) -> Subject {
+        match Endpoint::find(self.identity.settings(), target.path().as_str()) {
+            Some(endpoint) => Subject::Endpoint(endpoint),
+            None if target.is(verify::PATH) => Subject::Verify,
+            None => Subject::Nothing,
+        }
+    }
+
+    /// The route of the request, and those of its path's other readings.
+    fn find(
+        &self,
+        head: &request::Parts,
+        host: &str,
+        path: &path::Path<'_>,
+        record: &mut Record,
+    ) -> Result<route::Match, Rejection> {
+        let found = self.table.find(host, &head.method, path);
+        record.cors = match &found {
+            Ok(found) => {
+                record.subject = Subject::Route(found.route);
+                self.cors.judge(record.subject, &head.headers)
+            }
+            Err(_) => self.judge_missed(host, path, &head.headers),
+        };
+        Ok(found?)
+    }
+
     fn route(&self, index: usize) -> Result<&config::Route, Rejection> {
         self.routes.get(index).ok_or_else(|| Rejection::Internal("the table names a route that is not there".into()))
     }
+
+    /// A refusal in the form that the one who asks can read.
+    fn refuse(&self, rejection: Rejection, record: &Record) -> Response<Body> {
+        match record.subject {
+            Subject::Verify => rejection.into_verdict(self.style),
+            Subject::Nothing | Subject::Route(_) if record.grpc => rejection.into_grpc(),
+            Subject::Nothing | Subject::Route(_) | Subject::Endpoint(_) => rejection.into_response(self.style),
+        }
+    }
+}
+
+/// Where the request's credential stands, on this route.
+fn given<'a>(route: &config::Route, head: &'a request::Parts) -> Result<Given<'a>, Rejection> {
+    if route.websocket_protocol_token && route.auth != Auth::Public {
+        return Given::in_header_or_protocol(head);
+    }
+    Ok(Given::in_header(&head.headers))
 }

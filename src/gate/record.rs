@@ -9,8 +9,9 @@ use http::{Method, StatusCode, request};
 
 use crate::clock::UnixTime;
 use crate::config::Config;
-use crate::gate::verify;
+use crate::gate::{cors, verify};
 use crate::identity::Endpoint;
+use crate::message::grpc;
 use crate::sessions::Caller;
 use crate::telemetry::access::{Buffer, Line};
 use crate::telemetry::ids;
@@ -76,6 +77,10 @@ pub struct Record {
     pub subject: Subject,
     /// Whose token it was.
     pub caller: Option<Caller>,
+    /// What a page of another origin is told.
+    pub cors: Option<cors::Verdict>,
+    /// Whether a gRPC client asks.
+    pub grpc: bool,
     path: String,
     given_id: Option<HeaderValue>,
     made_id: [u8; 32],
@@ -93,6 +98,8 @@ impl Record {
             method: head.method.clone(),
             subject: Subject::Nothing,
             caller: None,
+            cors: None,
+            grpc: grpc::is_request(head),
             path: if logged { head.uri.path().to_owned() } else { String::new() },
             given_id,
             made_id,

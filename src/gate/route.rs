@@ -122,11 +122,20 @@ impl Table {
         Ok(found)
     }
 
+    /// The routes of a host and path, each with its method; `None`: every one.
+    pub fn at(&self, host: &str, path: &Path<'_>) -> impl Iterator<Item = (Option<&Method>, usize)> {
+        let entries = self.leaf(host, path.as_str()).into_iter().flat_map(|leaf| &leaf.entries);
+        entries.map(|entry| (entry.method.as_ref(), entry.route))
+    }
+
     fn choose(&self, host: &str, method: &Method, path: &str) -> Result<&Entry, Miss> {
+        self.leaf(host, path).ok_or(Miss::NoRoute)?.choose(method)
+    }
+
+    fn leaf(&self, host: &str, path: &str) -> Option<&Leaf> {
         let segments = path.strip_prefix('/').unwrap_or(path).as_bytes();
         let named = if self.hosts.is_empty() { None } else { self.hosts.get(host) };
-        let leaf = named.and_then(|node| node.find(segments)).or_else(|| self.any_host.find(segments));
-        leaf.ok_or(Miss::NoRoute)?.choose(method)
+        named.and_then(|node| node.find(segments)).or_else(|| self.any_host.find(segments))
     }
 }
 
@@ -193,13 +202,7 @@ impl Leaf {
             }
         }
         let named = self.entries.iter().filter_map(|entry| entry.method.as_ref());
-        let mut allow: Vec<&str> = named.map(Method::as_str).collect();
-        if allow.contains(&"GET") {
-            allow.push("HEAD");
-        }
-        allow.sort_unstable();
-        allow.dedup();
-        self.allow = allow.join(", ");
+        self.allow = allow(named.map(Method::as_str).collect());
         Ok(())
     }
 
@@ -211,6 +214,16 @@ impl Leaf {
         let found = find(method).or_else(|| if method == Method::HEAD { find(&Method::GET) } else { None });
         found.ok_or_else(|| Miss::MethodNotAllowed { allow: self.allow.clone() })
     }
+}
+
+/// Methods as `Allow` lists them. HEAD follows GET.
+pub fn allow(mut methods: Vec<&str>) -> String {
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ")
 }
 
 #[cfg(test)]

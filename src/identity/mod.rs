@@ -82,7 +82,7 @@ impl Endpoint {
     }
 
     /// The methods that it answers, as `Allow` lists them.
-    const fn methods(self) -> &'static str {
+    pub const fn methods(self) -> &'static str {
         match self {
             Self::Users => "DELETE, GET, HEAD",
             Self::Registration | Self::Login | Self::Refresh | Self::LogoutAccess | Self::LogoutRefresh => "POST",

@@ -1,6 +1,7 @@
 //! HTTP messages as they pass through: the body of a response, and the reading of a bounded request body.
 
 pub mod rejection;
+pub mod grpc;
 pub mod credential;
 
 use std::error::Error as StdError;

@@ -1,6 +1,7 @@
 //! The closed list of refusals: what each says to the client, in both response styles, and what it tells the log.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -73,12 +74,19 @@ pub enum Rejection {
     BodyTooLarge,
     /// More header section than allowed.
     HeadersTooLarge,
+    /// More requests than the route allows; how long until the next one passes.
+    TooManyRequests(Duration),
     /// No connection to the upstream, or it broke.
     UpstreamUnreachable(Cause),
     /// The upstream was silent for too long.
     UpstreamTimeout(Cause),
     /// The store, or room in a queue, is missing right now.
     Unavailable(Cause),
+    /// No server of the upstream is well.
+    NoUpstream {
+        /// When the next one may be.
+        retry_after: Duration,
+    },
     /// A bug, or a state that should not be.
     Internal(Cause),
 }
@@ -89,8 +97,8 @@ enum Text {
     Field(&'static str, &'static str),
 }
 
-/// Seconds that a client should wait before it asks again.
-const RETRY_SECONDS: &str = "1";
+/// How long a client should wait before it asks for what is missing right now.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Rejection {
     /// The contract's code.
@@ -119,9 +127,10 @@ impl Rejection {
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::HeadersTooLarge => "headers_too_large",
+            Self::TooManyRequests(_) => "too_many_requests",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::NoUpstream { .. } => "unavailable",
             Self::Internal(_) => "internal",
         }
     }
@@ -149,9 +158,10 @@ impl Rejection {
             Self::MethodNotAllowed(_) => (405, 405),
             Self::BodyTooLarge => (413, 413),
             Self::HeadersTooLarge => (431, 431),
+            Self::TooManyRequests(_) => (429, 429),
             Self::UpstreamUnreachable(_) => (502, 502),
             Self::UpstreamTimeout(_) => (504, 504),
-            Self::Unavailable(_) => (503, 503),
+            Self::Unavailable(_) | Self::NoUpstream { .. } => (503, 503),
             Self::Internal(_) => (500, 500),
         };
         let status = match style {
@@ -191,7 +201,9 @@ impl Rejection {
             | Self::NoRoute
             | Self::MethodNotAllowed(_)
             | Self::BodyTooLarge
-            | Self::HeadersTooLarge => None,
+            | Self::HeadersTooLarge
+            | Self::TooManyRequests(_)
+            | Self::NoUpstream { .. } => None,
         }
     }
 
@@ -239,9 +251,13 @@ impl Rejection {
             Self::MethodNotAllowed(_) => "The method is not allowed for the requested URL.".into(),
             Self::BodyTooLarge => "The body is too large".into(),
             Self::HeadersTooLarge => "The header section is too large".into(),
+            Self::TooManyRequests(wait) => format!("Too many requests. Try again in {}", in_seconds(*wait)).into(),
             Self::UpstreamUnreachable(_) => "The service behind this gateway cannot be reached".into(),
             Self::UpstreamTimeout(_) => "The service behind this gateway did not answer in time".into(),
             Self::Unavailable(_) => "Not available right now. Try again shortly".into(),
+            Self::NoUpstream { retry_after } => {
+                format!("The service behind this gateway is down. Try again in {}", in_seconds(*retry_after)).into()
+            }
             Self::Internal(_) => "Something went wrong".into(),
         })
     }
@@ -261,6 +277,20 @@ impl Rejection {
         let plain: String = text.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
         let value = format!("Bearer realm=\"portcullis\", error=\"{error}\", error_description=\"{plain}\"");
         HeaderValue::try_from(value).ok()
+    }
+
+    /// The challenge in gRPC's form, where the status stands elsewhere.
+    pub(super) fn standard_challenge(&self) -> Option<HeaderValue> {
+        self.challenge(self.status(ResponseStyle::Standard), &self.text(ResponseStyle::Standard))
+    }
+
+    /// How long the client is to wait, where waiting helps.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests(wait) | Self::NoUpstream { retry_after: wait } => Some(*wait),
+            Self::Unavailable(_) => Some(RETRY),
+            _ => None,
+        }
     }
 
     /// The answer that the client gets.
@@ -305,9 +335,47 @@ impl Rejection {
         {
             headers.insert(ALLOW, allow);
         }
-        if let Self::Unavailable(_) = self {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        if let Some(wait) = self.wait() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         response
+    }
+}
+
+/// Whole seconds, rounded up, at least one: who comes earlier comes in vain.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+fn in_seconds(wait: Duration) -> String {
+    match whole_seconds(wait) {
+        1 => "1 second".to_owned(),
+        seconds => format!("{seconds} seconds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_whole_seconds() {
+        for (millis, header, said) in
+            [(0, "1", "1 second"), (1, "1", "1 second"), (1000, "1", "1 second"), (1001, "2", "2 seconds")]
+        {
+            let wait = Duration::from_millis(millis);
+            for (rejection, status, code) in [
+                (Rejection::TooManyRequests(wait), 429, "too_many_requests"),
+                (Rejection::NoUpstream { retry_after: wait }, 503, "unavailable"),
+            ] {
+                assert!(rejection.summary().ends_with(&format!("in {said}")), "{}", rejection.summary());
+                let response = rejection.into_response(ResponseStyle::Standard);
+                assert_eq!(
+                    (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+                    (status, &header.parse().unwrap())
+                );
+                assert_eq!(response.headers()[MARKER], code);
+            }
+        }
     }
 }

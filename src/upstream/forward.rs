@@ -50,6 +50,10 @@ pub struct Exchange<'a> {
     pub ids: Ids<'a>,
     /// Whether Authorization is passed on.
     pub forward_authorization: bool,
+    /// Whether Sec-WebSocket-Protocol brought the token, which is then not passed on.
+    pub websocket_token: bool,
+    /// Largest body, in bytes; `None`: `server.limits.body`.
+    pub body_limit: Option<u64>,
 }
 
 impl Upstreams {

@@ -26,7 +26,7 @@ const HOUSE: [(&str, &[&str]); 15] = [
 const ABOVE_ALL: &[&str] = &["*"];
 
 /// Paths of crates that only some modules may name.
-const FENCES: [(&str, &[&str]); 13] = [
+const FENCES: [(&str, &[&str]); 14] = [
     ("serde_yaml", &["config"]),
     ("schemars", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -36,6 +36,7 @@ const FENCES: [(&str, &[&str]); 13] = [
     ("jsonwebtoken", &["tokens"]),
     ("argon2", &["accounts"]),
     ("moka", &["sessions"]),
+    ("governor", &["gate"]),
     ("hyper::client", &["upstream"]),
     ("pingora", &["server", "upstream"]),
     ("hyper::server", &["server"]),

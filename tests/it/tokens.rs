@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, SECRET, Setup};
+use crate::harness::{Gateway, SECRET, Setup, await_that};
 use crate::jwt::{self, base64url, claims_with, now, sign, sign_text, token_with};
 use crate::origin::Origin;
 use crate::wire::{get, post};
@@ -337,4 +337,50 @@ fn tokens_elsewhere_than_in_the_header_are_not_looked_at() {
     ] {
         assert_eq!(request.send(gateway.public).code(), "token_missing", "{request:?}");
     }
+}
+
+#[test]
+fn a_websocket_may_bring_its_token_as_a_protocol() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address)
+        .and_routes(json!([
+            {"path": "/live/*", "upstream": "app", "websocket_protocol_token": true},
+            {"path": "/maybe/*", "upstream": "app", "auth": "optional", "websocket_protocol_token": true},
+        ]))
+        .start();
+    let token = jwt::access("alice");
+    let good = format!("chat, bearer, {token}");
+    let twice = format!("bearer, {token}, bearer, {token}");
+    let socket = |target: &str, protocols: &str| {
+        let request = get(target).header("Upgrade", "websocket").header("Connection", "upgrade");
+        let request =
+            request.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        request.header("Sec-WebSocket-Protocol", protocols)
+    };
+    for (what, request, status, code) in [
+        ("good", socket("/live/a", &good), 200, ""),
+        ("also where optional", socket("/maybe/a", &good), 200, ""),
+        ("bad where optional", socket("/maybe/a", "bearer, x"), 401, "token_malformed"),
+        ("none where optional", socket("/maybe/a", "chat"), 200, ""),
+        ("none", socket("/live/a", "chat"), 401, "token_missing"),
+        ("bad", socket("/live/a", "bearer, x"), 401, "token_malformed"),
+        ("no token behind", socket("/live/a", "bearer"), 401, "token_malformed"),
+        ("several", socket("/live/a", &twice), 400, "token_ambiguous"),
+        ("beside Authorization", socket("/live/a", &good).bearer(&token), 400, "token_ambiguous"),
+        ("in Authorization", socket("/live/a", "chat").bearer(&token), 200, ""),
+        ("without the option", socket("/secret/a", &good), 401, "token_missing"),
+        ("no WebSocket", get("/live/a").header("Sec-WebSocket-Protocol", &good), 401, "token_missing"),
+    ] {
+        let answer = request.send(gateway.public);
+        assert_eq!((answer.status, answer.code()), (status, code), "{what}");
+    }
+    let subjects: Vec<_> = origin.seen().iter().map(|seen| seen.header("x-auth-subject").map(str::to_owned)).collect();
+    let alice = Some("alice".to_owned());
+    assert_eq!(subjects, [alice.clone(), alice.clone(), None, alice]);
+    let unchanged = socket("/public/a", &good).send(gateway.public);
+    assert_eq!(unchanged.status, 200);
+    assert_eq!(origin.last().all("sec-websocket-protocol"), [good.as_str()], "not looked at, so passed on");
+    let logged = || gateway.log().iter().filter(|line| line["message"] == "request").count();
+    await_that("every request is logged", || logged() == 13);
+    assert!(!gateway.output().contains(&token), "the log holds a token");
 }

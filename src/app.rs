@@ -33,7 +33,7 @@ pub enum Error {
     #[error(transparent)]
     Table(#[from] route::TableError),
     /// The upstreams.
-    #[error("upstreams: {0}")]
+    #[error("{0}")]
     Upstreams(#[source] crate::message::Cause),
     /// The metrics.
     #[error("metrics: {0}")]

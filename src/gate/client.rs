@@ -1,7 +1,7 @@
 //! Who sent a request: the connection's other end, or, behind trusted proxies, the first untrusted hop from the right.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderValue};
 
@@ -9,12 +9,23 @@ use crate::config::Network;
 
 pub use crate::upstream::Client;
 
-/// The other end of a connection. Asked for once a connection.
-pub fn of_connection(peer: IpAddr, trusted: &[Network]) -> Client {
-    let peer = peer.to_canonical();
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Its other end, which a PROXY header may have named; `None` for a UNIX socket.
+    pub address: Option<IpAddr>,
+    /// Whether it speaks TLS.
+    pub secure: bool,
+}
+
+/// The other end of a connection. Asked for once a connection. Who is at a UNIX socket was let in by the file's mode: he
+/// is believed as a trusted proxy is, and is this machine.
+pub fn of_connection(source: Source, trusted: &[Network]) -> Client {
+    let peer = source.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
     // An address is visible ASCII.
     let text = HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    Client { address: peer, peer: text, trusted: is_trusted(peer, trusted) }
+    let trusted = source.address.is_none() || is_trusted(peer, trusted);
+    Client { address: peer, peer: text, trusted, secure: source.secure }
 }
 
 /// The client of a request that came over the connection of `peer`.
@@ -59,7 +70,7 @@ mod tests {
 
     fn client(peer: &str, chain: &[&str]) -> String {
         let trusted = [Network::new("10.0.0.0".parse().unwrap(), 8).unwrap()];
-        let peer = of_connection(peer.parse().unwrap(), &trusted);
+        let peer = of_connection(Source { address: Some(peer.parse().unwrap()), secure: false }, &trusted);
         let mut headers = HeaderMap::new();
         for line in chain {
             headers.append("x-forwarded-for", HeaderValue::from_str(line).unwrap());

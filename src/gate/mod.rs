@@ -13,7 +13,7 @@ pub mod route;
 mod target;
 mod verify;
 
-use std::net::IpAddr;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,18 +21,20 @@ use http::header::HeaderName;
 use http::{Request, Response, Version, request};
 use http_body::Body as _;
 
-use crate::clock;
+use crate::clock::{self, UnixTime};
 use crate::config::{self, Auth, Config, OnExpiry};
 use crate::identity::{Endpoint, Identity, Origin};
 use crate::message::credential::Given;
 use crate::message::{Body, Incoming, Rejection};
 use crate::model::ResponseStyle;
-use crate::sessions::Sessions;
+use crate::sessions::{Caller, Sessions};
 use crate::telemetry::access;
 use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::upstream::{Client, Exchange, Pools, Upstreams};
 
+pub use crate::upstream::Tunnel;
 pub use bearer::check_rule;
+pub use client::Source;
 pub use lease::{End as LeaseEnd, Lease};
 use quota::Quotas;
 use record::{End, Record, Subject, Subjects};
@@ -118,12 +120,22 @@ impl Gate {
 pub struct Peer {
     client: Client,
     memo: bearer::Memo,
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Peer {
     /// As the connection tells.
-    pub fn new(address: IpAddr, gate: &Gate) -> Self {
-        Self { client: client::of_connection(address, &gate.trusted), memo: bearer::Memo::default() }
+    pub fn new(source: Source, gate: &Gate) -> Self {
+        Self {
+            client: client::of_connection(source, &gate.trusted),
+            memo: bearer::Memo::default(),
+            tunnel: RefCell::default(),
+        }
+    }
+
+    /// What the connection becomes once the answer in flight, a 101, is written.
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.take()
     }
 }
 
@@ -206,11 +218,7 @@ impl Gate {
         let found = self.find(&head, host.as_str(), target.path(), record)?;
         let route = self.route(found.route)?;
         let given = given(route, &head)?;
-        record.caller = bearer::check(&self.sessions, &route.auth, &given, &peer.memo, now)?;
-        for other in found.also {
-            let caller = bearer::check(&self.sessions, &self.route(other)?.auth, &given, &peer.memo, now)?;
-            record.caller = record.caller.take().or(caller);
-        }
+        record.caller = self.check(&found, &given, peer, now)?;
         self.quotas.check(found.route, record.caller.as_ref(), client.address)?;
         if let (Some(caller), false) = (&record.caller, body.is_end_stream()) {
             lease.grant(caller.clone(), route.on_expiry);
@@ -220,6 +228,7 @@ impl Gate {
         let exchange = Exchange {
             upstream: route.upstream,
             target: target.to_send(route.strip_prefix.as_deref())?,
+            version: head.version,
             method: head.method,
             headers: head.headers,
             body,
@@ -230,8 +239,11 @@ impl Gate {
             websocket_token,
             body_limit: route.limits.body,
         };
-        let response = self.upstreams.forward(&worker.pools, exchange).await?;
-        Ok((response, Outcome::Forwarded))
+        let reply = self.upstreams.forward(&worker.pools, exchange).await?;
+        if reply.tunnel.is_some() {
+            *peer.tunnel.borrow_mut() = reply.tunnel;
+        }
+        Ok((reply.response, Outcome::Forwarded))
     }
 
     fn on_expiry(&self, subject: Subject) -> OnExpiry {
@@ -267,6 +279,22 @@ impl Gate {
             Err(_) => self.judge_missed(host, path, &head.headers),
         };
         Ok(found?)
+    }
+
+    /// Who asks, by the rules of all the routes that the request's readings found.
+    fn check(
+        &self,
+        found: &route::Match,
+        given: &Given<'_>,
+        peer: &Peer,
+        now: UnixTime,
+    ) -> Result<Option<Caller>, Rejection> {
+        let mut caller = bearer::check(&self.sessions, &self.route(found.route)?.auth, given, &peer.memo, now)?;
+        for other in &found.also {
+            let other = bearer::check(&self.sessions, &self.route(*other)?.auth, given, &peer.memo, now)?;
+            caller = caller.or(other);
+        }
+        Ok(caller)
     }
 
     fn route(&self, index: usize) -> Result<&config::Route, Rejection> {

@@ -1,14 +1,15 @@
 //! One connection: which protocol it speaks, and then that protocol, while the roster bounds how long each step may take.
 
-use std::net::TcpStream as Socket;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
 
-use crate::server::room::{Room, Source, Visit};
+use crate::server::doors::Guest;
+use crate::server::listener::Arrival;
+use crate::server::room::{Room, Visit};
 use crate::server::roster::{Seat, Stage};
+use crate::server::stream::Stream;
 use crate::server::{http1, http2};
 
 /// What an HTTP/2 connection begins with (RFC 9113 3.4).
@@ -25,24 +26,28 @@ enum Protocol {
 }
 
 /// Serves a connection in a task of this worker.
-pub fn spawn(socket: Socket, room: &Rc<Room>) {
+pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
     let room = Rc::clone(room);
     tokio::task::spawn_local(async move {
         let place = room.roster.enter();
-        if let Ok((stream, source)) = prepare(socket) {
-            serve(stream, Rc::new(Visit::new(&room, source)), &place.seat).await;
+        // The box lives only as long as the door is being opened.
+        match place.seat.attend_to(Box::pin(room.open(arrival))).await {
+            Some(Ok(Guest { stream, source, ticket: _ticket })) => {
+                serve(stream, Rc::new(Visit::new(&room, source)), &place.seat).await;
+            }
+            Some(Err(error)) => tracing::debug!(%error, "a connection is not served"),
+            None => {}
         }
     });
 }
 
-fn prepare(socket: Socket) -> std::io::Result<(TcpStream, Source)> {
-    let address = socket.peer_addr()?.ip();
-    socket.set_nodelay(true)?;
-    Ok((TcpStream::from_std(socket)?, Source { address, secure: false }))
-}
-
-async fn serve(mut stream: TcpStream, visit: Rc<Visit>, seat: &Rc<Seat>) {
-    let Some(Some((protocol, early))) = seat.attend_to(recognize(&mut stream, seat)).await else { return };
+async fn serve(mut stream: Stream, visit: Rc<Visit>, seat: &Rc<Seat>) {
+    let agreed = match stream.alpn() {
+        Some(b"h2") => Some((Protocol::Http2, Bytes::new())),
+        Some(_) => Some((Protocol::Http1, Bytes::new())),
+        None => seat.attend_to(recognize(&mut stream, seat)).await.flatten(),
+    };
+    let Some((protocol, early)) = agreed else { return };
     match protocol {
         Protocol::Http1 => http1::serve(stream, early, &visit, seat).await,
         Protocol::Http2 => http2::serve(stream, early, &visit, seat).await,

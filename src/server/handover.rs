@@ -10,12 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+
+use crate::server::listener::SocketFile;
 
 /// Sockets that can be handed over; the kernel takes 253 in one message.
 const SOCKETS: usize = 128;
@@ -77,6 +80,14 @@ pub struct Named {
     pub socket: OwnedFd,
 }
 
+/// What a successor gets.
+pub struct Estate {
+    /// All listening sockets.
+    pub sockets: Vec<Named>,
+    /// The files of UNIX sockets, which then are not ours to remove.
+    pub files: Vec<Arc<SocketFile>>,
+}
+
 /// The predecessor, waiting to hear that the successor serves.
 pub struct Predecessor(UnixStream);
 
@@ -120,7 +131,8 @@ pub fn receive(meeting: &Meeting) -> Result<(Vec<Named>, Predecessor), Error> {
 ///
 /// # Errors
 /// [`Error`]; then this process still is the one that serves.
-pub fn send(meeting: &Meeting, sockets: &[Named]) -> Result<(), Error> {
+pub fn send(meeting: &Meeting, estate: &Estate) -> Result<(), Error> {
+    let sockets = &estate.sockets;
     let stream = UnixStream::connect_addr(&meeting.0).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Error::NobodyWaits,
         _ => Error::Io(error),
@@ -135,7 +147,9 @@ pub fn send(meeting: &Meeting, sockets: &[Named]) -> Result<(), Error> {
     }
     rustix::net::sendmsg(&stream, &[IoSlice::new(names.as_bytes())], &mut ancillary, SendFlags::empty())
         .map_err(io::Error::from)?;
-    await_successor(stream)
+    await_successor(stream)?;
+    estate.files.iter().for_each(|file| file.leave());
+    Ok(())
 }
 
 fn await_successor(mut stream: UnixStream) -> Result<(), Error> {
@@ -161,25 +175,29 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
+    fn estate(sockets: Vec<Named>) -> Estate {
+        Estate { sockets, files: Vec::new() }
+    }
+
     #[test]
     fn sockets_change_hands_and_go_on_listening() {
         let folder = tempfile::tempdir().unwrap();
         let meeting = Meeting::of(folder.path()).unwrap();
-        assert!(matches!(send(&meeting, &[]), Err(Error::NobodyWaits)));
+        assert!(matches!(send(&meeting, &estate(Vec::new())), Err(Error::NobodyWaits)));
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let named = Named { name: address.to_string(), socket: socket.into() };
+        let estate = estate(vec![Named { name: address.to_string(), socket: socket.into() }]);
         let theirs = meeting.clone();
         let successor = std::thread::spawn(move || {
             let (named, predecessor) = receive(&theirs).unwrap();
             predecessor.dismiss();
             named
         });
-        while let Err(error) = send(&meeting, std::slice::from_ref(&named)) {
+        while let Err(error) = send(&meeting, &estate) {
             assert!(matches!(error, Error::NobodyWaits), "{error}");
             std::thread::sleep(Duration::from_millis(1));
         }
-        drop(named);
+        drop(estate);
         let [taken] = <[Named; 1]>::try_from(successor.join().unwrap()).ok().unwrap();
         assert_eq!(taken.name, address.to_string());
         let listener = TcpListener::from(taken.socket);
@@ -193,8 +211,10 @@ mod tests {
         let meeting = Meeting::of(folder.path()).unwrap();
         let theirs = meeting.clone();
         let successor = std::thread::spawn(move || drop(receive(&theirs)));
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let estate = estate(vec![Named { name: "one".into(), socket: socket.into() }]);
         let outcome = loop {
-            match send(&meeting, &[]) {
+            match send(&meeting, &estate) {
                 Err(Error::NobodyWaits) => std::thread::sleep(Duration::from_millis(1)),
                 other => break other,
             }

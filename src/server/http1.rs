@@ -1,35 +1,37 @@
 //! HTTP/1 on a client's connection: hyper reads requests and writes answers, the gate judges.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Request;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use crate::gate;
+use crate::gate::{self, Tunnel};
 use crate::message::{Body, Cause, Incoming};
 use crate::server::room::Visit;
 use crate::server::roster::{Order, Seat, Stage};
 use crate::server::stay::Stay;
+use crate::server::stream::Stream;
 use crate::server::wire::Wire;
 
 /// Fields of a request; hyper's own default.
 const FIELDS: usize = 100;
 
 /// Serves the connection to its end; `early` are its first bytes.
-pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Seat>) {
+pub async fn serve(stream: Stream, early: Bytes, visit: &Visit, seat: &Rc<Seat>) {
     let io = TokioIo::new(Wire::http1(stream, early, Rc::clone(seat)));
     let stay = Stay::new();
     seat.add_stay(&stay);
+    let tunnel = Cell::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         seat.enter(Stage::Busy);
         let busy = Busy { seat: Rc::clone(seat), stay: Rc::clone(&stay) };
@@ -37,6 +39,7 @@ pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Sea
         let unread = !request.body().is_end_stream();
         seat.note_body(unread);
         stay.begin(&standing, unread);
+        let tunnel = &tunnel;
         async move {
             let stay = &busy.stay;
             let mut response =
@@ -44,6 +47,9 @@ pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Sea
             if busy.seat.order() == Order::Drain {
                 // hyper's own graceful end would close a kept connection at once, with a request on its way.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.set(standing.peer().take_tunnel().map(|tunnel| (tunnel, Rc::clone(&standing))));
             }
             stay.answer(response.body().size_hint().exact().is_none());
             Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
@@ -66,9 +72,27 @@ pub async fn serve(stream: TcpStream, early: Bytes, visit: &Visit, seat: &Rc<Sea
     .await;
     // How a client's connection ends is its own affair: a request that failed has its access line.
     if let Some(outcome) = ended {
-        let wire = connection.into_parts().io.into_inner();
-        wire.end(outcome.err().as_ref(), standing.gate().style()).await;
+        let parts = connection.into_parts();
+        let wire = parts.io.into_inner();
+        match tunnel.take() {
+            Some((tunnel, standing)) => {
+                stay.go_on(&standing);
+                run(*tunnel, (wire, parts.read_buf), seat, &stay).await;
+            }
+            None => wire.end(outcome.err().as_ref(), standing.gate().style()).await,
+        }
     }
+}
+
+/// Runs a tunnel for as long as its caller may stay.
+async fn run(tunnel: Tunnel, (wire, early): (Wire, Bytes), seat: &Seat, stay: &Stay) {
+    seat.enter(Stage::Tunnel);
+    let mut tunnel = pin!(tunnel.run(wire, early));
+    let watched = poll_fn(|cx| match stay.over(cx.waker()) {
+        Some(_) => Poll::Ready(()),
+        None => tunnel.as_mut().poll(cx),
+    });
+    seat.attend_to(watched).await;
 }
 
 /// A connection is busy until this is dropped; then the last of its answer is on its way.

@@ -13,13 +13,13 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::gate::{self, LeaseEnd};
 use crate::message::{Body, Cause, Incoming};
 use crate::server::room::Visit;
 use crate::server::roster::{Order, Seat, Stage};
 use crate::server::stay::Stay;
+use crate::server::stream::Stream;
 use crate::server::wire::Wire;
 
 /// Requests of one connection at a time.
@@ -41,7 +41,7 @@ const ERROR_RESETS: usize = 256;
 const SLACK: usize = 16 * 1024;
 
 /// Serves the connection to its end; `early` are its first bytes.
-pub async fn serve(stream: TcpStream, early: Bytes, visit: &Rc<Visit>, seat: &Rc<Seat>) {
+pub async fn serve(stream: Stream, early: Bytes, visit: &Rc<Visit>, seat: &Rc<Seat>) {
     let io = TokioIo::new(Wire::http2(stream, early, Rc::clone(seat)));
     let (own_visit, own_seat) = (Rc::clone(visit), Rc::clone(seat));
     let service =

@@ -3,6 +3,12 @@
 
 mod admin;
 mod background;
+mod activation;
+mod stream;
+mod proxy;
+mod tls;
+mod census;
+mod doors;
 mod connection;
 mod http1;
 mod http2;
@@ -20,6 +26,7 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use pingora::server::configuration::ServerConf;
@@ -27,15 +34,16 @@ use pingora::server::{RunArgs, Server};
 use tokio::sync::watch;
 
 use crate::app::{self, App};
-use crate::config::{Address, Config};
+use crate::config::{self, Address, Config};
 
 pub use reload::Origin;
 
 use admin::Admin;
 use background::Background;
+use doors::Doors;
 use farewell::Farewell;
-use handover::{Meeting, Named};
-use listener::Listener;
+use handover::{Estate, Meeting, Named};
+use listener::{Bound, Listener};
 use reload::Reload;
 use signals::Signals;
 use worker::Workers;
@@ -44,18 +52,20 @@ use worker::Workers;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {source}")]
-    Bind {
-        /// The key in gateway.yaml.
-        key: &'static str,
-        /// Which address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] listener::Error),
+    /// The sockets that the process was started with do not fit.
+    #[error(transparent)]
+    Activation(#[from] activation::Error),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// A thread or a runtime could not be started.
     #[error("a worker thread cannot be started: {0}")]
     Thread(#[source] io::Error),
+    /// A socket that was passed on cannot be used.
+    #[error("a listening socket cannot be used: {0}")]
+    Socket(#[source] io::Error),
     /// The predecessor's sockets could not be had.
     #[error(transparent)]
     HandOver(#[from] handover::Error),
@@ -91,6 +101,7 @@ pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
     // With a predecessor at the sockets they are taken last: until then it serves.
     let early = if upgrade { None } else { Some(Sockets::open(&config, Vec::new())?) };
+    let doors = Arc::new(Doors::new(&config.server)?);
     let (app, feed) = runtime.block_on(App::build(config))?;
     drop(runtime);
     let app = Arc::new(app);
@@ -105,68 +116,83 @@ pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
         }
     };
     let (phase, watch) = watch::channel(Phase::Serving);
-    let (workers, inboxes) = Workers::start(&app, &watch)?;
+    let (workers, inboxes) = Workers::start(&app, &doors, &watch)?;
     let farewell = Arc::new(Farewell::new());
-    let spare = sockets.duplicates()?;
+    let estate = sockets.estate().map_err(Error::Socket)?;
     let mut server = Server::new_with_opt_and_conf(None, conf());
     server.bootstrap();
-    for (address, socket) in sockets.public {
-        tracing::info!(%address, workers = edition.config.server.workers.get(), "listening");
-        server.add_service(Listener::new(socket, inboxes.clone(), watch.clone()));
+    for (door, socket) in sockets.public {
+        let workers = edition.config.server.workers.get();
+        tracing::info!(address = %door.address, tls = door.tls, workers, "listening");
+        server.add_service(Listener::new(socket, door, inboxes.clone(), watch.clone()));
     }
     // The listeners hold the only inboxes: workers end when these do.
     drop(inboxes);
     server.add_service(Background::new(feed, predecessor));
-    server.add_service(Reload::new(origin, Arc::clone(&app)));
+    server.add_service(Reload::new(origin, Arc::clone(&app), doors));
     if let Some((address, socket)) = sockets.admin {
         tracing::info!(%address, "admin listening: /livez /readyz /metrics");
         server.add_service(Admin::new(socket, Arc::clone(&app), watch, Arc::clone(&farewell)));
     }
     let patience = edition.config.server.timeouts.drain;
     drop(edition);
-    let signals = Signals { phase, workers, patience, farewell, meeting, sockets: spare };
+    let signals = Signals { phase, workers, patience, farewell, meeting, estate };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     app.close();
     tracing::info!("stopped");
     Ok(())
 }
 
-/// All listening sockets, each with its address in gateway.yaml.
+/// All listening sockets.
 struct Sockets {
-    public: Vec<(Address, TcpListener)>,
+    public: Vec<(Arc<config::Listener>, Bound)>,
     admin: Option<(SocketAddr, TcpListener)>,
 }
 
 impl Sockets {
-    /// Takes the inherited ones that the configuration names, and opens the others.
+    /// Takes those that a predecessor or systemd left and that the configuration names, and opens the others.
     fn open(config: &Config, mut inherited: Vec<Named>) -> Result<Self, Error> {
-        let mut open = |key, address: SocketAddr| {
-            let name = address.to_string();
-            match inherited.iter().position(|named| named.name == name) {
-                Some(index) => Ok(TcpListener::from(inherited.swap_remove(index).socket)),
-                None => listener::bind(key, address),
-            }
-        };
-        let mut public = Vec::new();
-        for listener in &config.server.listen {
-            if let Address::Tcp(address) = listener.address {
-                public.push((listener.address.clone(), open("server.listen", address)?));
-            }
+        let listeners = &config.server.listen;
+        let mut public = Vec::with_capacity(listeners.len());
+        for (index, (listener, passed)) in listeners.iter().zip(activation::take(listeners)?).enumerate() {
+            let socket = match (passed, take(&mut inherited, &listener.address.to_string())) {
+                (Some(socket), _) => socket,
+                (None, Some(socket)) => {
+                    let mut socket = Bound::adopt(socket).map_err(Error::Socket)?;
+                    socket.own_file();
+                    socket
+                }
+                (None, None) => listener::bind(&format!("server.listen[{index}]"), &listener.address)?,
+            };
+            public.push((Arc::new(listener.clone()), socket));
         }
-        let admin =
-            config.admin.map(|address| Ok::<_, Error>((address, open("admin.listen", address)?))).transpose()?;
+        let admin = match config.admin {
+            None => None,
+            Some(address) => match take(&mut inherited, &address.to_string()) {
+                Some(socket) => Some((address, TcpListener::from(socket))),
+                None => match listener::bind("admin.listen", &Address::Tcp(address))? {
+                    Bound::Tcp(socket) => Some((address, socket)),
+                    Bound::Unix(..) => None,
+                },
+            },
+        };
         Ok(Self { public, admin })
     }
 
-    /// For a successor.
-    fn duplicates(&self) -> Result<Vec<Named>, Error> {
-        let public = self.public.iter().map(|(address, socket)| (address.to_string(), socket));
-        let admin = self.admin.iter().map(|(address, socket)| (address.to_string(), socket));
-        let copy = |(name, socket): (String, &TcpListener)| {
-            socket.try_clone().map(|socket| Named { name, socket: socket.into() }).map_err(Error::Thread)
-        };
-        public.chain(admin).map(copy).collect()
+    /// For a successor, with the files that are then his.
+    fn estate(&self) -> io::Result<Estate> {
+        let copy =
+            |name: String, socket: BorrowedFd<'_>| socket.try_clone_to_owned().map(|socket| Named { name, socket });
+        let public = self.public.iter().map(|(door, socket)| copy(door.address.to_string(), socket.as_fd()));
+        let admin = self.admin.iter().map(|(address, socket)| copy(address.to_string(), socket.as_fd()));
+        let files = self.public.iter().filter_map(|(_, socket)| socket.file()).collect();
+        Ok(Estate { sockets: public.chain(admin).collect::<io::Result<_>>()?, files })
     }
+}
+
+fn take(inherited: &mut Vec<Named>, name: &str) -> Option<OwnedFd> {
+    let index = inherited.iter().position(|named| named.name == name)?;
+    Some(inherited.swap_remove(index).socket)
 }
 
 /// pingora's own settings, in code: its file format ignores unknown keys. Draining is done before pingora is told.

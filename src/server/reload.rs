@@ -15,6 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, App};
 use crate::config::{self, Config};
+use crate::server::doors::{Doors, Renewal};
+use crate::server::tls;
 
 /// How often files are looked at. A change counts once it has stood still for one look.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ enum Error {
     #[error(transparent)]
     Config(#[from] config::Error),
     #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
     App(#[from] app::Error),
 }
 
@@ -40,12 +44,13 @@ enum Error {
 pub struct Reload {
     origin: Origin,
     app: Arc<App>,
+    doors: Arc<Doors>,
 }
 
 impl Reload {
-    /// Reloads `app` from `origin`.
-    pub fn new(origin: Origin, app: Arc<App>) -> Self {
-        Self { origin, app }
+    /// Reloads `app` and `doors` from `origin`.
+    pub fn new(origin: Origin, app: Arc<App>, doors: Arc<Doors>) -> Self {
+        Self { origin, app, doors }
     }
 
     async fn reload(&self, why: &str) {
@@ -64,14 +69,17 @@ impl Reload {
 
     async fn try_reload(&self) -> Result<Vec<&'static str>, Error> {
         let config = (self.origin.load)()?;
-        Ok(self.app.renew(config).await?)
+        let renewal = Renewal::load(&config.server)?;
+        let waiting = self.app.renew(config).await?;
+        self.doors.renew(renewal);
+        Ok(waiting)
     }
 
     /// What the files look like from outside.
     fn look(&self) -> Look {
         let edition = self.app.edition();
-        let files = std::iter::once(&*self.origin.path).chain(files(&edition.config));
-        files.map(|path| (path.to_owned(), Mark::of(path))).collect()
+        let files = std::iter::once(self.origin.path.clone()).chain(files(&edition.config));
+        files.map(|path| (path.clone(), Mark::of(&path))).collect()
     }
 
     /// Reloads what was `seen`. Gives what is loaded then: files that are named only now count as they are.
@@ -112,12 +120,9 @@ impl Reload {
 }
 
 /// The files beside gateway.yaml that are read when parts are built.
-fn files(config: &Config) -> impl Iterator<Item = &Path> {
-    let tls = config.server.tls.iter();
-    let pairs = tls.clone().flat_map(|tls| &tls.certificates).flat_map(|pair| [&pair.cert, &pair.key]);
-    let clients = tls.filter_map(|tls| tls.client_ca.as_ref());
-    let upstreams = config.upstreams.iter().filter_map(|upstream| upstream.tls.ca.as_ref());
-    pairs.chain(clients).chain(upstreams).map(PathBuf::as_path)
+fn files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let own = config.server.tls.iter().flat_map(tls::files);
+    own.chain(config.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone()))
 }
 
 type Look = BTreeMap<PathBuf, Option<Mark>>;

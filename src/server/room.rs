@@ -1,13 +1,14 @@
 //! What the connections of one worker share, and what each brings to the gate.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::app::{App, Edition};
 use crate::config::Config;
-use crate::gate::{self, Gate, Peer};
+use crate::gate::{self, Gate, Peer, Source};
+use crate::server::doors::{self, Doors, Guest};
+use crate::server::listener::Arrival;
 use crate::server::roster::Roster;
 use crate::telemetry::access;
 
@@ -23,6 +24,9 @@ pub struct Room {
     pub app: Arc<App>,
     /// Its connections.
     pub roster: Rc<Roster>,
+    doors: Arc<Doors>,
+    /// Its number among the workers.
+    index: usize,
     access: Rc<access::Buffer>,
     shift: RefCell<Rc<Shift>>,
     /// Editions that exchanges are still under way on.
@@ -31,12 +35,21 @@ pub struct Room {
 
 impl Room {
     /// An empty room, on the present edition; to be built on the worker's thread.
-    pub fn new(app: Arc<App>) -> Self {
+    pub fn new(app: Arc<App>, doors: Arc<Doors>, index: usize) -> Self {
         let (edition, access) = (app.edition(), app.access_buffer());
         let roster = Rc::new(Roster::new(edition.config.server.timeouts));
         let own = edition.worker(&access, None);
         let shift = RefCell::new(Rc::new(Shift { edition, own }));
-        Self { app, roster, access, shift, past: RefCell::default() }
+        Self { app, roster, doors, index, access, shift, past: RefCell::default() }
+    }
+
+    /// Lets a connection in.
+    ///
+    /// # Errors
+    /// It is to be closed.
+    pub async fn open(&self, arrival: Arrival) -> Result<Guest, doors::Error> {
+        let shift = self.shift();
+        self.doors.open(arrival, &shift.edition.config.server.trusted_proxies).await
     }
 
     /// Takes `edition` for all requests to come.
@@ -54,7 +67,8 @@ impl Room {
 
     /// To be called every 100 ms or so: whatever is bounded by time.
     pub fn tick(&self) {
-        self.roster.sweep();
+        let idle = self.roster.sweep();
+        self.roster.close_longest_idle(self.doors.census.sweep(self.index, idle));
         self.access.flush();
         self.shift.borrow().own.pools.tick();
         self.past.borrow_mut().retain(|shift| {
@@ -62,15 +76,6 @@ impl Room {
             Rc::strong_count(shift) > 1
         });
     }
-}
-
-/// What a connection is, beyond its bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Source {
-    /// Its other end; the loopback address for a UNIX socket.
-    pub address: IpAddr,
-    /// Whether it speaks TLS.
-    pub secure: bool,
 }
 
 /// A connection on one edition.
@@ -125,7 +130,7 @@ impl Visit {
     }
 
     fn stand(shift: Rc<Shift>, source: Source) -> Standing {
-        let peer = Peer::new(source.address, &shift.edition.gate);
+        let peer = Peer::new(source, &shift.edition.gate);
         Standing { shift, peer }
     }
 }

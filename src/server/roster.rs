@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::config::ServerTimeouts;
+use crate::server::census::Idle;
 use crate::server::frames::Frames;
 use crate::server::stay::Stay;
 
@@ -133,6 +134,11 @@ impl Seat {
         let mut stays = self.stays.borrow_mut();
         stays.retain(|other| !Rc::ptr_eq(other, stay));
         stays.is_empty()
+    }
+
+    /// Whether nothing is asked for, and nothing told yet.
+    fn is_idle(&self) -> bool {
+        matches!(self.stage(), Stage::New | Stage::Idle) && self.order() != Order::Close
     }
 
     /// Closes the connection now.
@@ -264,8 +270,9 @@ impl Roster {
         }
     }
 
-    /// Closes what has been in its stage for too long, and ends answers whose tokens have ended.
-    pub fn sweep(&self) {
+    /// Closes what has been in its stage for too long, and ends answers whose tokens have ended. Returns what is idle and
+    /// goes on.
+    pub fn sweep(&self) -> Idle {
         let now = clock::monotonic();
         self.tick.set(now);
         let ticks = self.ticks.get().wrapping_add(1);
@@ -274,6 +281,7 @@ impl Roster {
             self.look_at_stays(now);
         }
         let timeouts = self.timeouts.get();
+        let mut idle = Idle::default();
         for seat in self.seats.borrow().values() {
             seat.chatter.set(0);
             let limit = match seat.stage() {
@@ -286,9 +294,27 @@ impl Roster {
             let stalled = over(seat.stalled.get(), timeouts.idle)
                 || over(seat.lying.get(), timeouts.idle)
                 || over(seat.partial.get(), timeouts.header);
-            if stalled || now.duration_since(seat.since.get()) > limit {
+            let age = now.duration_since(seat.since.get());
+            if stalled || age > limit {
                 seat.command(Order::Close);
+            } else if seat.is_idle() {
+                idle.count += 1;
+                idle.longest = idle.longest.max(age);
             }
+        }
+        idle
+    }
+
+    /// Closes at most `count` connections that ask for nothing, the longest idle first.
+    pub fn close_longest_idle(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let seats = self.seats.borrow();
+        let mut idle: Vec<_> = seats.values().filter(|seat| seat.is_idle()).collect();
+        idle.sort_by_key(|seat| seat.since.get());
+        for seat in idle.into_iter().take(count) {
+            seat.command(Order::Close);
         }
     }
 

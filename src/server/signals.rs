@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::server::Phase;
 use crate::server::farewell::Farewell;
-use crate::server::handover::{self, Meeting, Named};
+use crate::server::handover::{self, Estate, Meeting};
 use crate::server::worker::Workers;
 
 /// Tells pingora to end the process, once it is drained.
@@ -26,7 +26,7 @@ pub struct Signals {
     /// Where a successor waits; `None` when there can be none.
     pub meeting: Option<Meeting>,
     /// What a successor gets.
-    pub sockets: Vec<Named>,
+    pub estate: Estate,
 }
 
 struct Watched {
@@ -96,7 +96,7 @@ impl Signals {
             tracing::error!("no hand-over: gateway.yaml cannot be found any more. This process goes on serving");
             return false;
         };
-        match handover::send(meeting, &self.sockets) {
+        match handover::send(meeting, &self.estate) {
             Ok(()) => {
                 tracing::info!("the successor serves");
                 true

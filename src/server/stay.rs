@@ -55,6 +55,12 @@ impl Stay {
         self.phase.set(if endless { Phase::Endless } else { Phase::Moving });
     }
 
+    /// The answer was 101: the connection is a tunnel from now on, by the same lease.
+    pub fn go_on(&self, standing: &Rc<Standing>) {
+        self.phase.set(Phase::Endless);
+        *self.standing.borrow_mut() = Some(Rc::clone(standing));
+    }
+
     /// The exchange is over.
     pub fn end(&self) {
         self.standing.borrow_mut().take();

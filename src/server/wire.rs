@@ -11,12 +11,12 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::config::ResponseStyle;
 use crate::message::{Body, Rejection};
 use crate::server::frames::Frames;
 use crate::server::roster::{Seat, Stage};
+use crate::server::stream::Stream;
 
 /// How long, and how many bytes, of a request that was answered already are read and thrown away, so that the client reads
 /// its answer before it hears that nobody listens any more.
@@ -28,7 +28,7 @@ const SMALL: usize = 1024;
 
 /// See the module.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     seat: Rc<Seat>,
     /// What was read before the protocol was known.
     first: Bytes,
@@ -42,12 +42,12 @@ pub struct Wire {
 
 impl Wire {
     /// Wraps the socket of the connection at `seat`, whose first bytes are `first`.
-    pub fn http1(stream: TcpStream, first: Bytes, seat: Rc<Seat>) -> Self {
+    pub fn http1(stream: Stream, first: Bytes, seat: Rc<Seat>) -> Self {
         Self { stream, seat, first, frames: None, refused: None, early: false }
     }
 
     /// The same for HTTP/2.
-    pub fn http2(stream: TcpStream, first: Bytes, seat: Rc<Seat>) -> Self {
+    pub fn http2(stream: Stream, first: Bytes, seat: Rc<Seat>) -> Self {
         Self { frames: Some(Frames::new()), ..Self::http1(stream, first, seat) }
     }
 
@@ -94,7 +94,7 @@ impl Wire {
     }
 }
 
-async fn drain(stream: &mut TcpStream) {
+async fn drain(stream: &mut Stream) {
     let mut rubbish = vec![0; 16 * 1024];
     let mut left = LINGER_BYTES;
     while let Ok(count) = stream.read(&mut rubbish).await {

@@ -1,6 +1,5 @@
 //! Worker threads: each has a runtime of its own, and keeps its connections for life.
 
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::app::App;
+use crate::server::doors::Doors;
+use crate::server::listener::{Arrival, Inbox};
 use crate::server::room::Room;
 use crate::server::{Error, Phase, connection};
 
@@ -19,9 +20,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// While a worker waits for its last connections.
 const LAST_TICK: Duration = Duration::from_millis(5);
-
-/// Where a worker gets its connections from.
-pub type Inbox = mpsc::UnboundedSender<TcpStream>;
 
 /// All workers.
 pub struct Workers {
@@ -35,7 +33,11 @@ impl Workers {
     ///
     /// # Errors
     /// The system refuses a thread or a runtime.
-    pub fn start(app: &Arc<App>, phase: &watch::Receiver<Phase>) -> Result<(Self, Vec<Inbox>), Error> {
+    pub fn start(
+        app: &Arc<App>,
+        doors: &Arc<Doors>,
+        phase: &watch::Receiver<Phase>,
+    ) -> Result<(Self, Vec<Inbox>), Error> {
         let count = app.edition().config.server.workers.get();
         let (end, ended) = watch::channel(0);
         let end = Arc::new(end);
@@ -43,11 +45,12 @@ impl Workers {
         for index in 0..count {
             let (inbox, connections) = mpsc::unbounded_channel();
             inboxes.push(inbox);
-            let (app, phase, end) = (Arc::clone(app), phase.clone(), Arc::clone(&end));
+            let (app, doors, phase, end) = (Arc::clone(app), Arc::clone(doors), phase.clone(), Arc::clone(&end));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
             let run = move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| {
-                    LocalSet::new().block_on(&runtime, work(app, connections, phase));
+                    let work = async { work(Room::new(app, doors, index), connections, phase).await };
+                    LocalSet::new().block_on(&runtime, work);
                 }));
                 if ran.is_err() {
                     give_up();
@@ -73,14 +76,14 @@ fn give_up() {
     std::process::exit(crate::server::BUG);
 }
 
-async fn work(app: Arc<App>, mut connections: mpsc::UnboundedReceiver<TcpStream>, mut phase: watch::Receiver<Phase>) {
-    let mut editions = app.editions();
-    let room = Rc::new(Room::new(app));
+async fn work(room: Room, mut connections: mpsc::UnboundedReceiver<Arrival>, mut phase: watch::Receiver<Phase>) {
+    let mut editions = room.app.editions();
+    let room = Rc::new(room);
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
-            stream = connections.recv() => match stream {
-                Some(stream) => connection::spawn(stream, &room),
+            arrival = connections.recv() => match arrival {
+                Some(arrival) => connection::spawn(arrival, &room),
                 None => break,
             },
             _ = ticks.tick() => {

@@ -92,6 +92,11 @@ impl Upload {
         Poll::Ready(part.map(|part| part.map_err(|fault| *self.progress.fault.borrow_mut() = Some(fault))))
     }
 
+    /// Whether it is known that nothing follows, trailers included.
+    pub fn is_over(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             let pause = self.pause;

@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use http_body::Frame;
 
@@ -32,7 +32,7 @@ pub enum Error {
     /// More than 128 KiB or 128 fields.
     #[error("the header section of the response is too large")]
     HeadTooLarge,
-    /// 101, which was not asked for.
+    /// 101, which was not asked for, or to another protocol than the one that was.
     #[error("the upstream switched protocols unasked")]
     Switched,
     /// Content-Length that is no number, or two of them, or Transfer-Encoding beside it or of another kind. RFC 9112 6.3:
@@ -73,7 +73,16 @@ pub enum Chunk {
     Done,
 }
 
-/// The header section of a final response; its fields went into the map that was given.
+/// What is being answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Whether it may be answered with 101 to `websocket`.
+    pub websocket: bool,
+}
+
+/// The header section of a final response, which 101 is here; its fields went into the map that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The status.
@@ -89,7 +98,7 @@ pub struct Head {
 ///
 /// # Errors
 /// [`Error`]; the connection is of no use then.
-pub fn head(input: &mut BytesMut, method: &Method, headers: &mut HeaderMap) -> Result<Option<Head>, Error> {
+pub fn head(input: &mut BytesMut, asked: Asked<'_>, headers: &mut HeaderMap) -> Result<Option<Head>, Error> {
     loop {
         let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else {
             return if input.len() > HEAD { Err(Error::HeadTooLarge) } else { Ok(None) };
@@ -108,12 +117,12 @@ pub fn head(input: &mut BytesMut, method: &Method, headers: &mut HeaderMap) -> R
             Err(error) => return Err(error.into()),
         }
         match response.code {
-            Some(101) => return Err(Error::Switched),
-            Some(100..=199) => {}
+            Some(101) if !asked.websocket => return Err(Error::Switched),
+            Some(100 | 102..=199) => {}
             code => {
                 let status = code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
                 let version = response.version.unwrap_or(0);
-                let fields = Fields { bytes: &bytes, list: response.headers, method, status, version };
+                let fields = Fields { bytes: &bytes, list: response.headers, method: asked.method, status, version };
                 return fields.read(headers).map(Some);
             }
         }
@@ -162,6 +171,10 @@ impl Fields<'_> {
             }
             headers.append(name, value);
         }
+        if self.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.check_switch(&named, chunked)?;
+            headers.remove(CONTENT_LENGTH);
+        }
         for name in named {
             headers.remove(name);
         }
@@ -171,9 +184,26 @@ impl Fields<'_> {
         Ok(Head { status: self.status, framing: self.framing(length, chunked), keep })
     }
 
+    /// Whether 101 switches to what was asked for: WebSocket, and nothing else.
+    fn check_switch(&self, named: &[HeaderName], chunked: bool) -> Result<(), Error> {
+        let mut protocols = self.list.iter().filter(|field| field.name.eq_ignore_ascii_case("upgrade"));
+        match (protocols.next(), protocols.next()) {
+            (Some(protocol), None)
+                if protocol.value.trim_ascii().eq_ignore_ascii_case(b"websocket")
+                    && named.contains(&UPGRADE)
+                    && self.version == 1
+                    && !chunked =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::Switched),
+        }
+    }
+
     /// RFC 9112 6.3.
     fn framing(&self, length: Option<u64>, chunked: bool) -> Framing {
         let bodyless = self.method == Method::HEAD
+            || self.status == StatusCode::SWITCHING_PROTOCOLS
             || self.status == StatusCode::NO_CONTENT
             || self.status == StatusCode::NOT_MODIFIED;
         match length {
@@ -321,8 +351,7 @@ fn read_trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, Error> {
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Chunk)?;
                 let value = HeaderValue::from_bytes(field.value).map_err(|_| Error::Chunk)?;
-                let framing = matches!(name.as_str(), "content-length" | "content-type" | "trailer" | "set-cookie");
-                if !framing && !is_hop_by_hop(name.as_str()) && name != rejection::MARKER {
+                if may_trail(&name) {
                     trailers.append(name, value);
                 }
             }
@@ -333,6 +362,12 @@ fn read_trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, Error> {
     };
     input.advance(length);
     Ok(Some(trailers))
+}
+
+/// Whether a response may have this field in its trailers.
+pub fn may_trail(name: &HeaderName) -> bool {
+    let framing = matches!(name.as_str(), "content-length" | "content-type" | "trailer" | "set-cookie");
+    !framing && !is_hop_by_hop(name.as_str()) && name != rejection::MARKER
 }
 
 #[cfg(test)]

@@ -1,21 +1,27 @@
 //! The exchange: one request to a server of its upstream, one response back, a retry only when it is safe.
 
+mod h2;
+
 use std::rc::Rc;
 
-use http::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Response, Uri};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::config::{self, HostPolicy};
+use crate::config::{self, HostPolicy, Protocol};
 use crate::message::{Body, Rejection};
 use crate::sessions::Caller;
+use crate::upstream::alarm::Millis;
 use crate::upstream::balance::{self, Balance};
 use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
-use crate::upstream::decode::Head;
-use crate::upstream::headers::{Client, Ids, Rewrite};
+use crate::upstream::decode::{Asked, Head};
+use crate::upstream::headers::{self, Client, Ids, Rewrite};
 use crate::upstream::pool::{Pool, Pools};
-use crate::upstream::wire::{Broken, ConnectError, Wire};
+use crate::upstream::stream::ConnectError;
+use crate::upstream::tls::{self, Tls};
+use crate::upstream::tunnel::{self, Tunnel};
+use crate::upstream::wire::{Broken, Wire};
 
 /// All upstreams, shared by the workers.
 pub struct Upstreams {
@@ -28,6 +34,19 @@ struct Upstream {
     balance: Balance,
     /// The Host that each server sees; `None` keeps the client's.
     hosts: Vec<Option<HeaderValue>>,
+    /// How each server is spoken to; `None` is without TLS.
+    tls: Vec<Option<Tls>>,
+}
+
+/// Why the upstreams cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The balancer's.
+    #[error(transparent)]
+    Balance(#[from] balance::Error),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// One request that has passed the gate.
@@ -36,6 +55,8 @@ pub struct Exchange<'a> {
     pub upstream: usize,
     /// The method.
     pub method: Method,
+    /// What the client speaks.
+    pub version: Version,
     /// Path and query as they are sent.
     pub target: Uri,
     /// The client's header section.
@@ -50,27 +71,37 @@ pub struct Exchange<'a> {
     pub ids: Ids<'a>,
     /// Whether Authorization is passed on.
     pub forward_authorization: bool,
-    /// Whether Sec-WebSocket-Protocol brought the token, which is then not passed on.
+    /// Whether the credential came in Sec-WebSocket-Protocol, from where it is not passed on.
     pub websocket_token: bool,
-    /// Largest body, in bytes; `None`: `server.limits.body`.
+    /// The largest body, in bytes; `None`: `server.limits.body`.
     pub body_limit: Option<u64>,
+}
+
+/// What a server answered.
+pub struct Reply {
+    /// To the client.
+    pub response: Response<Body>,
+    /// With 101: what has to run once that is written.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 impl Upstreams {
     /// Builds the part.
     ///
     /// # Errors
-    /// The balancer's.
-    pub fn new(config: &config::Config) -> Result<Self, balance::Error> {
+    /// [`Error`], naming the key.
+    pub fn new(config: &config::Config) -> Result<Self, Error> {
+        let mut roots = tls::Roots::default();
         let build = |upstream: &config::Upstream| {
             let hosts = upstream.servers.iter().map(|server| match &upstream.host {
                 HostPolicy::Keep => None,
                 HostPolicy::Upstream => HeaderValue::try_from(server.authority()).ok(),
                 HostPolicy::Name(name) => HeaderValue::try_from(name).ok(),
             });
-            Ok(Upstream { config: upstream.clone(), balance: Balance::new(upstream)?, hosts: hosts.collect() })
+            let (balance, tls) = (Balance::new(upstream)?, roots.servers(upstream)?);
+            Ok(Upstream { config: upstream.clone(), balance, hosts: hosts.collect(), tls })
         };
-        let list = config.upstreams.iter().map(build).collect::<Result<_, _>>()?;
+        let list = config.upstreams.iter().map(build).collect::<Result<_, Error>>()?;
         let bounds = Bounds { size: config.server.limits.body, pause: config.server.timeouts.body };
         Ok(Self { list, bounds })
     }
@@ -79,22 +110,25 @@ impl Upstreams {
     ///
     /// # Errors
     /// What the request did wrong, or that no server answered.
-    pub async fn forward(&self, pools: &Pools, exchange: Exchange<'_>) -> Result<Response<Body>, Rejection> {
+    pub async fn forward(&self, pools: &Pools, exchange: Exchange<'_>) -> Result<Reply, Rejection> {
         let upstream =
             self.list.get(exchange.upstream).ok_or_else(|| Rejection::Internal("no such upstream".into()))?;
+        let h2 = upstream.config.protocol == Protocol::H2;
+        let websocket = !h2 && tunnel::is_asked(&exchange.method, exchange.version, &exchange.headers)?;
         let size = exchange.body.size_hint();
         // hyper knows the length of every body but a chunked one, and never takes both readings of one.
         let chunked = size.exact().is_none();
-        if chunked {
+        if chunked && exchange.version != Version::HTTP_2 {
             check_chunked(&exchange.headers)?;
         }
-        if size.lower() > self.bounds.size {
+        let bounds = Bounds { size: exchange.body_limit.unwrap_or(self.bounds.size), pause: self.bounds.pause };
+        if size.lower() > bounds.size {
             return Err(Rejection::BodyTooLarge);
         }
         let (upload, progress) = if exchange.body.is_end_stream() {
             (None, None)
         } else {
-            let (upload, progress) = Upload::new(exchange.body, self.bounds, pools);
+            let (upload, progress) = Upload::new(exchange.body, bounds, pools);
             (Some(upload), Some(progress))
         };
         let attempt = Attempt {
@@ -109,9 +143,16 @@ impl Upstreams {
                 ids: exchange.ids,
                 authorization: exchange.forward_authorization,
                 chunked: chunked && progress.is_some(),
+                version: exchange.version,
+                websocket,
+                websocket_token: exchange.websocket_token,
             },
             progress,
         };
+        if h2 {
+            // In a box: most upstreams speak HTTP/1.1, and their requests should not carry this state.
+            return Box::pin(attempt.run_h2(exchange.headers, upload)).await;
+        }
         attempt.run(exchange.headers, upload).await
     }
 }
@@ -141,13 +182,15 @@ struct Server<'a> {
     pool: &'a Rc<Pool>,
     settings: &'a config::UpstreamServer,
     host: Option<&'a HeaderValue>,
+    tls: Option<&'a Tls>,
 }
 
 impl<'a> Attempt<'a> {
     /// Tries one server after the other, for as long as none can have acted on the request.
-    async fn run(&self, mut headers: HeaderMap, mut upload: Option<Upload>) -> Result<Response<Body>, Rejection> {
+    async fn run(&self, mut headers: HeaderMap, mut upload: Option<Upload>) -> Result<Reply, Rejection> {
         let timeouts = &self.upstream.config.timeouts;
-        let repeatable = upload.is_none() && self.method.is_idempotent();
+        let repeatable = upload.is_none() && self.method.is_idempotent() && !self.rewrite.websocket;
+        let offers_others = self.rewrite.websocket_token && headers::other_protocols(&headers).next().is_some();
         let (mut tried, mut fresh) = (Vec::new(), false);
         let mut last: Option<ConnectError> = None;
         while let Some(index) = self.upstream.balance.next(&tried) {
@@ -155,7 +198,7 @@ impl<'a> Attempt<'a> {
             let kept = if fresh { None } else { server.pool.take(timeouts.idle, !repeatable) };
             let mut wire = match kept {
                 Some(wire) => wire,
-                None => match server.pool.connect(server.settings, timeouts.connect).await {
+                None => match server.pool.connect(server.settings, server.tls, timeouts.connect).await {
                     Ok(wire) => wire,
                     Err(error) => {
                         last = Some(error);
@@ -166,6 +209,9 @@ impl<'a> Attempt<'a> {
             };
             self.write(wire.output(), &headers, server)?;
             match self.exchange(&mut wire, &mut headers, upload.take()).await {
+                Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Ok(self.switch(headers, wire, offers_others));
+                }
                 Ok(head) => return Ok(self.receive(head, headers, wire, server)),
                 // A kept connection that was closed before a byte was answered. A fresh one is never `reused`.
                 Err(Broken::Off(_) | Broken::Response(_)) if repeatable && wire.is_reused() && !wire.has_heard() => {
@@ -174,17 +220,14 @@ impl<'a> Attempt<'a> {
                 Err(broken) => return Err(self.reject(broken)),
             }
         }
-        Err(match last {
-            Some(slow @ ConnectError::Slow { .. }) => Rejection::UpstreamTimeout(slow.into()),
-            Some(error) => Rejection::UpstreamUnreachable(error.into()),
-            None => Rejection::UpstreamUnreachable("the upstream has no server".into()),
-        })
+        Err(unreachable(last))
     }
 
     fn server(&self, index: usize) -> Option<Server<'a>> {
         let pool = self.pools.of(self.index, index)?;
         let settings = self.upstream.config.servers.get(index)?;
-        Some(Server { pool, settings, host: self.upstream.hosts.get(index)?.as_ref() })
+        let (host, tls) = (self.upstream.hosts.get(index)?.as_ref(), self.upstream.tls.get(index)?.as_ref());
+        Some(Server { pool, settings, host, tls })
     }
 
     fn write(&self, out: &mut Vec<u8>, headers: &HeaderMap, server: Server<'_>) -> Result<(), Rejection> {
@@ -196,13 +239,18 @@ impl<'a> Attempt<'a> {
         self.pools.rules().write(out, headers, server.host, &self.rewrite)
     }
 
-    /// Waits for the header section of the response, `timeouts.response` at most since the request last moved. `headers`
-    /// becomes the response's.
+    /// Waits for the header section of the response. `headers` becomes the response's.
     async fn exchange(&self, wire: &mut Wire, headers: &mut HeaderMap, upload: Option<Upload>) -> Result<Head, Broken> {
+        let asked = Asked { method: self.method, websocket: self.rewrite.websocket };
+        wire.exchange(upload, asked, headers, self.deadline()).await
+    }
+
+    /// When to ring while the response is awaited: `timeouts.response` after the request has last moved.
+    fn deadline(&self) -> impl FnMut() -> Option<Millis> {
         let limit = self.upstream.config.timeouts.response;
         let clock = self.pools.clock();
         let mut moved = None;
-        let deadline = || match (&self.progress, moved) {
+        move || match (&self.progress, moved) {
             (_, None) => {
                 moved = Some(clock.now());
                 Some(clock.after(limit))
@@ -213,16 +261,31 @@ impl<'a> Attempt<'a> {
                 Some(clock.after(limit))
             }
             (_, Some(_)) => None,
-        };
-        wire.exchange(upload, self.method, headers, deadline).await
+        }
     }
 
-    fn receive(&self, head: Head, headers: HeaderMap, wire: Wire, server: Server<'_>) -> Response<Body> {
+    /// The answer to a request for a WebSocket, and the connection that it makes a tunnel.
+    fn switch(&self, mut headers: HeaderMap, wire: Wire, offers_others: bool) -> Reply {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if self.rewrite.websocket_token && !offers_others && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+            // A browser that offers protocols wants one of them, and the server saw none.
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer"));
+        }
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        let clock = Rc::clone(self.pools.clock());
+        let tunnel = wire.into_tunnel(clock, self.upstream.config.timeouts.idle);
+        Reply { response, tunnel: Some(Box::new(tunnel)) }
+    }
+
+    fn receive(&self, head: Head, headers: HeaderMap, wire: Wire, server: Server<'_>) -> Reply {
         let download = Download::new(head, wire, Rc::clone(server.pool), self.upstream.config.timeouts.idle);
         let mut response = Response::new(Body::stream(download));
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
-        response
+        Reply { response, tunnel: None }
     }
 
     fn reject(&self, broken: Broken) -> Rejection {
@@ -236,5 +299,14 @@ impl<'a> Attempt<'a> {
             late @ Broken::Late => Rejection::UpstreamTimeout(late.into()),
             broken => Rejection::UpstreamUnreachable(broken.into()),
         }
+    }
+}
+
+/// No server took the request.
+fn unreachable(last: Option<ConnectError>) -> Rejection {
+    match last {
+        Some(slow @ ConnectError::Slow { .. }) => Rejection::UpstreamTimeout(slow.into()),
+        Some(error) => Rejection::UpstreamUnreachable(error.into()),
+        None => Rejection::UpstreamUnreachable("the upstream has no server".into()),
     }
 }

@@ -2,11 +2,18 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::Version;
+use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, TE};
 
 use crate::config;
 use crate::message::Rejection;
 use crate::sessions::Caller;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Who sent the request, as far as the connection and trusted proxies tell.
 #[derive(Clone, Debug)]
@@ -17,6 +24,8 @@ pub struct Client {
     pub peer: HeaderValue,
     /// Whether that end is one of `trusted_proxies`.
     pub trusted: bool,
+    /// Whether the connection is encrypted, as X-Forwarded-Proto tells.
+    pub secure: bool,
 }
 
 /// The ids that a request's traces are tied together by, both visible ASCII.
@@ -49,6 +58,47 @@ pub struct Rewrite<'a> {
     pub authorization: bool,
     /// Whether the body goes in chunks.
     pub chunked: bool,
+    /// What the client sent; HTTP/2 has its own way with Host and cookies.
+    pub version: Version,
+    /// Whether it asks for a WebSocket.
+    pub websocket: bool,
+    /// Whether its credential stands in Sec-WebSocket-Protocol.
+    pub websocket_token: bool,
+}
+
+/// Where a header section is written: a request line's bytes, or HTTP/2's map.
+trait Section {
+    /// One of the client's fields.
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
+    /// One of ours, in parts that are to stand behind one another.
+    fn put<'v>(&mut self, name: &HeaderName, parts: impl Iterator<Item = &'v [u8]>);
+}
+
+impl Section for Vec<u8> {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        write_field(self, name.as_str(), value.as_bytes());
+    }
+
+    fn put<'v>(&mut self, name: &HeaderName, parts: impl Iterator<Item = &'v [u8]>) {
+        self.extend_from_slice(name.as_str().as_bytes());
+        self.extend_from_slice(b": ");
+        parts.for_each(|part| self.extend_from_slice(part));
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Section for HeaderMap {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn put<'v>(&mut self, name: &HeaderName, parts: impl Iterator<Item = &'v [u8]>) {
+        let whole: Vec<u8> = parts.flatten().copied().collect();
+        // Of parts that were values, or visible ASCII.
+        if let Ok(value) = HeaderValue::try_from(whole) {
+            self.append(name, value);
+        }
+    }
 }
 
 /// Lower case, and each character other than a-z 0-9 read as `-`: names that WSGI, Rack or PHP take for the same.
@@ -82,8 +132,8 @@ impl Rules {
         self.lengths & bit(name.len()) != 0 && self.canonical.iter().any(|form| canonical_eq(name, form))
     }
 
-    /// Writes the upstream's header section: the client's but for what must not pass, and then what the gateway has to
-    /// say. `host` is what the upstream is to see as Host; `None` keeps the client's.
+    /// Writes the upstream's header section for HTTP/1.1: the client's but for what must not pass, and then what the
+    /// gateway has to say. `host` is what the upstream is to see as Host; `None` keeps the client's.
     ///
     /// # Errors
     /// `bad_header` for a Connection line that names what must stay.
@@ -94,18 +144,58 @@ impl Rules {
         host: Option<&HeaderValue>,
         request: &Rewrite<'_>,
     ) -> Result<(), Rejection> {
+        self.pass(out, headers, host.is_none(), request)?;
+        if let Some(host) = host {
+            write_field(out, "host", host.as_bytes());
+        }
+        if request.chunked {
+            write_field(out, "transfer-encoding", b"chunked");
+        }
+        if request.websocket {
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// The upstream's header section for HTTP/2, by the same rules. Host is not in it: that is `:authority`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn map(&self, headers: &HeaderMap, request: &Rewrite<'_>) -> Result<HeaderMap, Rejection> {
+        let mut out = HeaderMap::with_capacity(headers.len() + 8);
+        self.pass(&mut out, headers, false, request)?;
+        if headers.get_all(TE).iter().any(|te| items(te.as_bytes()).any(|item| item.eq_ignore_ascii_case(b"trailers")))
+        {
+            // gRPC servers ask for it.
+            out.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        Ok(out)
+    }
+
+    fn pass(
+        &self,
+        out: &mut impl Section,
+        headers: &HeaderMap,
+        keep_host: bool,
+        request: &Rewrite<'_>,
+    ) -> Result<(), Rejection> {
         let named = connection_names(headers)?;
+        let h2 = request.version == Version::HTTP_2;
         let (mut proto, mut forwarded_host) = (false, false);
         for (name, value) in headers {
             let text = name.as_str();
             let removed = match text {
-                "host" => host.is_some(),
+                "host" => !keep_host,
                 "authorization" => !request.authorization,
+                // Written below, in one.
+                "cookie" => h2,
                 // Answered here, when the body is first read.
                 "expect" => value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
                 // Written below.
                 "x-request-id" | "x-forwarded-for" => true,
                 "traceparent" => request.ids.trace.is_some(),
+                "sec-websocket-protocol" => request.websocket_token,
                 _ => {
                     is_hop_by_hop(text)
                         || self.is_identity(text)
@@ -118,35 +208,35 @@ impl Rules {
             }
             proto |= text == "x-forwarded-proto";
             forwarded_host |= text == "x-forwarded-host";
-            write_field(out, text, value.as_bytes());
+            out.pass(name, value);
         }
-        if let Some(host) = host {
-            write_field(out, "host", host.as_bytes());
+        if h2 {
+            put_cookies(out, headers);
         }
-        if request.chunked {
-            write_field(out, "transfer-encoding", b"chunked");
+        if request.websocket_token {
+            put_protocols(out, headers);
         }
         if !proto {
-            out.extend_from_slice(b"x-forwarded-proto: http\r\n");
+            let scheme: &[u8] = if request.client.secure { b"https" } else { b"http" };
+            out.put(&FORWARDED_PROTO, [scheme].into_iter());
         }
         if !forwarded_host && let Some(host) = headers.get(HOST) {
-            write_field(out, "x-forwarded-host", host.as_bytes());
+            out.pass(&FORWARDED_HOST, host);
         }
-        write_forwarded_for(out, headers, request.client);
-        self.write_identity(out, request);
-        out.extend_from_slice(b"\r\n");
+        put_forwarded_for(out, headers, request.client);
+        self.put_identity(out, request);
         Ok(())
     }
 
-    fn write_identity(&self, out: &mut Vec<u8>, request: &Rewrite<'_>) {
-        write_field(out, "x-request-id", request.ids.request);
+    fn put_identity(&self, out: &mut impl Section, request: &Rewrite<'_>) {
+        out.put(&REQUEST_ID, [request.ids.request].into_iter());
         if let Some(trace) = &request.ids.trace {
-            write_field(out, "traceparent", trace);
+            out.put(&TRACE_PARENT, [&trace[..]].into_iter());
         }
         // Visible ASCII by construction.
         for (index, value) in request.caller.into_iter().flat_map(Caller::headers) {
             if let Some(name) = self.identity.get(*index) {
-                write_field(out, name.as_str(), value);
+                out.put(name, [&value[..]].into_iter());
             }
         }
     }
@@ -177,16 +267,43 @@ pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// The peer's address, behind the chain that a trusted peer sent.
-fn write_forwarded_for(out: &mut Vec<u8>, headers: &HeaderMap, client: &Client) {
-    out.extend_from_slice(b"x-forwarded-for: ");
+fn put_forwarded_for(out: &mut impl Section, headers: &HeaderMap, client: &Client) {
+    let peer = std::iter::once(client.peer.as_bytes());
     if client.trusted {
-        for line in headers.get_all("x-forwarded-for") {
-            out.extend_from_slice(line.as_bytes());
-            out.extend_from_slice(b", ");
-        }
+        let chain = headers.get_all(&FORWARDED_FOR).iter().flat_map(|line| [line.as_bytes(), b", "]);
+        out.put(&FORWARDED_FOR, chain.chain(peer));
+    } else {
+        out.put(&FORWARDED_FOR, peer);
     }
-    out.extend_from_slice(client.peer.as_bytes());
-    out.extend_from_slice(b"\r\n");
+}
+
+/// HTTP/2 may cut a cookie field in pieces, HTTP/1.1 knows only one (RFC 9113 8.2.3).
+fn put_cookies(out: &mut impl Section, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    if let Some(first) = crumbs.next() {
+        out.put(&COOKIE, std::iter::once(first).chain(crumbs.flat_map(|crumb| [b"; ", crumb])));
+    }
+}
+
+/// The protocols that are offered, but for the credential among them.
+fn put_protocols(out: &mut impl Section, headers: &HeaderMap) {
+    let mut rest = other_protocols(headers);
+    if let Some(first) = rest.next() {
+        out.put(&SEC_WEBSOCKET_PROTOCOL, std::iter::once(first).chain(rest.flat_map(|item| [b", ", item])));
+    }
+}
+
+/// The items of Sec-WebSocket-Protocol without `bearer` and the token behind it.
+pub fn other_protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let all = || headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().flat_map(|line| items(line.as_bytes()));
+    let is_scheme = |item: &[u8]| item.eq_ignore_ascii_case(b"bearer");
+    let token = all().skip_while(move |item| !is_scheme(item)).nth(1);
+    all().filter(move |item| !is_scheme(item) && Some(*item) != token)
+}
+
+/// The items of a comma-separated list.
+pub fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
 fn bit(length: usize) -> u128 {
@@ -243,3 +360,6 @@ fn connection_names(headers: &HeaderMap) -> Result<Vec<String>, Rejection> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests;

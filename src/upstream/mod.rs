@@ -3,12 +3,18 @@
 mod forward;
 mod balance;
 mod pool;
+mod resolve;
+mod tls;
+mod stream;
 mod wire;
+mod h2;
+mod tunnel;
 mod headers;
 mod body;
 mod decode;
 mod alarm;
 
-pub use forward::{Exchange, Upstreams};
+pub use forward::{Error, Exchange, Reply, Upstreams};
 pub use headers::{Client, Ids};
 pub use pool::Pools;
+pub use tunnel::Tunnel;

@@ -5,10 +5,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, ServerAddress};
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::h2::{Berth, Links};
 use crate::upstream::headers::Rules;
-use crate::upstream::wire::{ConnectError, Wire};
+use crate::upstream::resolve::Names;
+use crate::upstream::stream::{ConnectError, Door};
+use crate::upstream::tls::Tls;
+use crate::upstream::wire::Wire;
 
 /// Unused connections that a worker keeps to one server.
 const KEPT: usize = 1024;
@@ -19,13 +23,27 @@ const SWEEP: u32 = 50;
 /// The unused connections of one worker to one server.
 pub struct Pool {
     idle: RefCell<Vec<(Wire, Millis)>>,
+    links: Links,
+    /// `None` for a UNIX socket.
+    names: Option<Rc<Names>>,
     clock: Rc<Clock>,
 }
 
 impl Pool {
+    fn new(server: &config::UpstreamServer, clock: &Rc<Clock>) -> Self {
+        let names = match &server.address {
+            ServerAddress::Tcp { host, port } => Some(Rc::new(Names::new(host, *port, Rc::clone(clock)))),
+            ServerAddress::Unix(_) => None,
+        };
+        Self { idle: RefCell::default(), links: Links::default(), names, clock: Rc::clone(clock) }
+    }
+
     /// Keeps a connection whose exchange is over, if it can take another.
     pub fn keep(&self, mut wire: Wire) {
         let mut idle = self.idle.borrow_mut();
+        if let Some(names) = &self.names {
+            names.note_use();
+        }
         if idle.len() < KEPT && wire.rest() {
             idle.push((wire, self.clock.now()));
         }
@@ -35,27 +53,53 @@ impl Pool {
     pub fn take(&self, idle_limit: Duration, sure: bool) -> Option<Wire> {
         let oldest = self.clock.now().saturating_sub(millis(idle_limit));
         let mut idle = self.idle.borrow_mut();
-        while let Some((wire, since)) = idle.pop() {
+        while let Some((mut wire, since)) = idle.pop() {
             if since < oldest {
                 // Newest last: all below are older still.
                 idle.clear();
                 return None;
             }
-            if if sure { wire.is_open() } else { wire.is_quiet() } {
+            if self.has(&mut wire) && if sure { wire.is_open() } else { wire.is_quiet() } {
                 return Some(wire);
             }
         }
         None
     }
 
+    /// Whether the connection goes where the server still is.
+    fn has(&self, wire: &mut Wire) -> bool {
+        match (&self.names, wire.place()) {
+            (Some(names), Some(place)) => names.has(place),
+            _ => true,
+        }
+    }
+
     /// A new connection.
     pub fn connect<'a>(
         &'a self,
         server: &'a config::UpstreamServer,
+        tls: Option<&'a Tls>,
         limit: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Wire, ConnectError>> + 'a>> {
         // In a box: the way of most requests does not come by here, and should not carry its state.
-        Box::pin(Wire::connect(server, limit, self.clock.alarm()))
+        let door = Door { server, names: self.names.as_ref(), tls, limit };
+        Box::pin(Wire::connect(door, self.clock.alarm()))
+    }
+
+    /// Room for one stream on an HTTP/2 connection, a new one when there is none.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn stream(
+        &self,
+        server: &config::UpstreamServer,
+        tls: Option<&Tls>,
+        limit: Duration,
+    ) -> Result<Berth, ConnectError> {
+        if let Some(names) = &self.names {
+            names.note_use();
+        }
+        self.links.take(Door { server, names: self.names.as_ref(), tls, limit }, &self.clock).await
     }
 
     /// The clock by which exchanges are bounded.
@@ -64,11 +108,15 @@ impl Pool {
     }
 
     fn sweep(&self, idle_limit: Duration) {
+        if let Some(names) = &self.names {
+            names.sweep();
+        }
         let oldest = self.clock.now().saturating_sub(millis(idle_limit));
         self.idle.borrow_mut().retain_mut(|(wire, since)| {
             wire.shrink();
-            *since >= oldest && wire.is_quiet()
+            *since >= oldest && self.has(wire) && wire.is_quiet()
         });
+        self.links.sweep(oldest);
     }
 }
 
@@ -84,7 +132,7 @@ impl Pools {
     /// Empty pools for every server.
     pub fn new(upstreams: &[config::Upstream], headers: &[config::IdentityHeader]) -> Self {
         let clock = Rc::new(Clock::new());
-        let pool = |_: &config::UpstreamServer| Rc::new(Pool { idle: RefCell::default(), clock: Rc::clone(&clock) });
+        let pool = |server: &config::UpstreamServer| Rc::new(Pool::new(server, &clock));
         let pools = |upstream: &config::Upstream| (upstream.servers.iter().map(pool).collect(), upstream.timeouts.idle);
         let upstreams = upstreams.iter().map(pools).collect();
         Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, ticks: Cell::new(0) }
@@ -121,4 +169,30 @@ impl Pools {
 
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_to_where_the_server_is_no_more_is_not_used_again() {
+        let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (first, second) = (listening.local_addr().unwrap(), "127.0.0.2:80".parse().unwrap());
+        let server = config::UpstreamServer {
+            address: ServerAddress::Tcp { host: "app.invalid".into(), port: 80 },
+            tls: false,
+            weight: 1,
+        };
+        let pool = Pool::new(&server, &Rc::new(Clock::new()));
+        let names = pool.names.as_ref().unwrap();
+        let limit = Duration::from_secs(20);
+        for (addresses, found) in [(vec![first], true), (vec![second, first], true), (vec![second], false)] {
+            names.learn(vec![first]);
+            pool.keep(pool.connect(&server, None, limit).await.unwrap());
+            names.learn(addresses);
+            assert_eq!(pool.take(limit, false).is_some(), found);
+        }
+    }
 }

@@ -4,49 +4,26 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
 use http::header::HeaderMap;
 use http_body::Frame;
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 
-use crate::config;
-use crate::upstream::alarm::{Alarm, Millis};
+use crate::upstream::alarm::{Alarm, Clock, Millis};
 use crate::upstream::body::Upload;
-use crate::upstream::decode::{self, Framing, Head, Part};
+use crate::upstream::decode::{self, Asked, Framing, Head, Part};
+use crate::upstream::resolve::Place;
+use crate::upstream::stream::{self, ConnectError, Door, Stream};
+use crate::upstream::tunnel::Tunnel;
 
 /// Room for one read, in bytes: small for header sections, large once a body has filled it.
 const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = 64 * 1024;
-
-/// Why no connection could be opened. No byte of the request has been sent then.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Refused, unreachable, or the name is unknown.
-    #[error("connecting to {server} failed: {source}")]
-    Failed {
-        /// `host:port`.
-        server: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No answer in time.
-    #[error("connecting to {server} took longer than {limit:?}")]
-    Slow {
-        /// `host:port`.
-        server: String,
-        /// `timeouts.connect`.
-        limit: Duration,
-    },
-}
 
 /// Why an exchange ended early.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +34,12 @@ pub enum Broken {
     /// The connection failed.
     #[error("the connection to the upstream broke: {0}")]
     Off(#[from] io::Error),
+    /// The HTTP/2 stream failed, or the whole connection.
+    #[error("the stream to the upstream broke: {0}")]
+    Stream(#[from] h2::Error),
+    /// Nothing of the request went out, because the connection was closing.
+    #[error("the upstream was closing the connection: {0}")]
+    Unsent(#[source] h2::Error),
     /// What came was no response.
     #[error(transparent)]
     Response(#[from] decode::Error),
@@ -69,7 +52,8 @@ pub enum Broken {
 pub struct Wire(Box<Inner>);
 
 struct Inner {
-    stream: TcpStream,
+    stream: Stream,
+    place: Option<Place>,
     input: BytesMut,
     /// What of the request is to be written, and how much of that has been.
     output: Vec<u8>,
@@ -88,26 +72,11 @@ impl Wire {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn connect(
-        server: &config::UpstreamServer,
-        limit: Duration,
-        alarm: Rc<Alarm>,
-    ) -> Result<Self, ConnectError> {
-        let name = server.authority();
-        let (host, port) = match &server.address {
-            config::ServerAddress::Tcp { host, port } => (host.as_str(), *port),
-            config::ServerAddress::Unix(_) => ("localhost", 0),
-        };
-        let opening = tokio::time::timeout(limit, TcpStream::connect((host, port)));
-        let stream = match opening.await {
-            Err(_) => return Err(ConnectError::Slow { server: name, limit }),
-            Ok(Err(source)) => return Err(ConnectError::Failed { server: name, source }),
-            Ok(Ok(stream)) => stream,
-        };
-        // Only a hint: without it small writes wait for acknowledgements.
-        let _ = stream.set_nodelay(true);
+    pub async fn connect(door: Door<'_>, alarm: Rc<Alarm>) -> Result<Self, ConnectError> {
+        let (stream, place) = stream::open(door).await?;
         Ok(Self(Box::new(Inner {
             stream,
+            place,
             input: BytesMut::new(),
             output: Vec::new(),
             written: 0,
@@ -118,6 +87,11 @@ impl Wire {
             large: false,
             spoilt: false,
         })))
+    }
+
+    /// Where it goes; `None` for a UNIX socket.
+    pub fn place(&mut self) -> Option<&mut Place> {
+        self.0.place.as_mut()
     }
 
     /// Whether it has answered before, so that the server may be closing it just now.
@@ -156,16 +130,14 @@ impl Wire {
         self.0.alarm.forget();
     }
 
-    /// Like [`is_quiet`](Self::is_quiet), but asks the kernel: for a request that cannot be sent twice.
-    pub fn is_open(&self) -> bool {
-        let peeked = SockRef::from(&self.0.stream).peek(&mut [MaybeUninit::uninit()]);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    /// [`Stream::is_open`].
+    pub fn is_open(&mut self) -> bool {
+        self.0.stream.is_open()
     }
 
-    /// Whether the server has neither closed it nor said anything unasked, as far as this worker's reactor has heard.
-    pub fn is_quiet(&self) -> bool {
-        // Without a sign of readiness this makes no system call.
-        matches!(self.0.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    /// [`Stream::is_quiet`].
+    pub fn is_quiet(&mut self) -> bool {
+        self.0.stream.is_quiet()
     }
 
     /// Sends what was written to [`output`](Self::output) and then `upload`, and waits for the header section of the
@@ -177,7 +149,7 @@ impl Wire {
     pub async fn exchange(
         &mut self,
         upload: Option<Upload>,
-        method: &Method,
+        asked: Asked<'_>,
         headers: &mut HeaderMap,
         mut deadline: impl FnMut() -> Option<Millis>,
     ) -> Result<Head, Broken> {
@@ -189,7 +161,7 @@ impl Wire {
             let sent = inner.poll_send(cx);
             loop {
                 if !inner.input.is_empty()
-                    && let Some(head) = decode::head(&mut inner.input, method, headers)?
+                    && let Some(head) = decode::head(&mut inner.input, asked, headers)?
                 {
                     inner.alarm.clear();
                     return Poll::Ready(Ok(head));
@@ -217,6 +189,13 @@ impl Wire {
             Poll::Pending
         })
         .await
+    }
+
+    /// What is left of it when the server has switched to WebSocket.
+    pub fn into_tunnel(self, clock: Rc<Clock>, pause: Duration) -> Tunnel {
+        let inner = *self.0;
+        inner.alarm.forget();
+        Tunnel::new(inner.stream, inner.input.freeze(), inner.alarm, clock, pause)
     }
 
     /// The next part of a response body; [`Broken::Late`] when the alarm, set to `deadline` at every wait, has rung.
@@ -273,6 +252,10 @@ impl Inner {
                 }
             }
             self.clear_output();
+            if let Err(error) = ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+                self.spoil();
+                return Poll::Ready(Err(error.into()));
+            }
             let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
             let over = match ready!(upload.poll(cx)) {
                 Some(Ok(frame)) => upload.write(frame, &mut self.output),

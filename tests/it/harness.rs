@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -69,6 +70,7 @@ pub struct Setup {
     config: Value,
     environment: Vec<(String, String)>,
     prelude: String,
+    socket: Option<Arc<OwnedFd>>,
 }
 
 impl Setup {
@@ -89,7 +91,7 @@ impl Setup {
                 {"path": "/admin/*", "upstream": "app", "auth": {"roles": ["admin"]}},
             ],
         });
-        Self { config, environment: Vec::new(), prelude: String::new() }
+        Self { config, environment: Vec::new(), prelude: String::new(), socket: None }
     }
 
     /// In the style of the Flask tutorial.
@@ -134,6 +136,13 @@ impl Setup {
         self
     }
 
+    /// A listening socket that is passed on as systemd does it.
+    #[must_use]
+    pub fn passing(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(Arc::new(socket.into()));
+        self.after("exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$")
+    }
+
     /// Starts it in a fresh folder and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Gateway {
@@ -170,7 +179,8 @@ impl Setup {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{}exec \"$0\" run --config \"$1\"", self.prelude)).arg(BINARY).arg(&config);
         command.env_remove("RUST_LOG").envs(self.environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = self.socket.as_ref().map_or_else(Stdio::null, |socket| socket.try_clone().unwrap().into());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().unwrap(), &output);

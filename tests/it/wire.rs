@@ -87,6 +87,11 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
+    /// Says that no more is to come, and still listens.
+    pub fn close_write(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Changes how long a read may take.
     pub fn patience(&mut self, limit: Duration) {
         self.stream.set_read_timeout(Some(limit)).unwrap();

@@ -16,7 +16,7 @@ fn decode(method: &Method, raw: &[u8], step: usize) -> Result<Decoded, Error> {
     let mut pieces = raw.chunks(step);
     let mut headers = HeaderMap::new();
     let head = loop {
-        if let Some(head) = head(&mut input, method, &mut headers)? {
+        if let Some(head) = head(&mut input, Asked { method, websocket: false }, &mut headers)? {
             break head;
         }
         input.extend_from_slice(pieces.next().ok_or(Error::Truncated)?);
@@ -155,4 +155,35 @@ proptest! {
         raw.extend_from_slice(b"0\r\n\r\n");
         prop_assert_eq!(decode(&Method::GET, &raw, step).unwrap().body, parts.concat());
     }
+}
+
+#[test]
+fn a_switch_to_websocket_is_one_when_it_was_asked_for() {
+    let read = |fields: &str, websocket| {
+        let mut input = BytesMut::from(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nrest").as_bytes());
+        let mut headers = HeaderMap::new();
+        let head = head(&mut input, Asked { method: &Method::GET, websocket }, &mut headers);
+        head.map(|head| (head.unwrap(), headers, input)).map_err(|error| error.to_string())
+    };
+    let whole = "Upgrade: WebSocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\nSet-Cookie: a=b\r\n";
+    let (head, headers, rest) = read(&format!("{whole}Content-Length: 0\r\n"), true).unwrap();
+    assert_eq!((head.status, head.framing), (StatusCode::SWITCHING_PROTOCOLS, Framing::Length(0)));
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["sec-websocket-accept", "set-cookie"]);
+    assert_eq!(&rest[..], b"rest", "what follows is the tunnel's");
+    assert!(read(whole, false).is_err());
+    for fields in [
+        "",
+        "Connection: Upgrade\r\n",
+        "Upgrade: websocket\r\n",
+        "Upgrade: websocket\r\nConnection: close\r\n",
+        "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+        "Upgrade: websocket, h2c\r\nConnection: Upgrade\r\n",
+        "Upgrade: websocket\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        assert!(read(fields, true).is_err(), "{fields:?}");
+    }
+    let old = b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let asked = Asked { method: &Method::GET, websocket: true };
+    assert!(super::head(&mut BytesMut::from(&old[..]), asked, &mut HeaderMap::new()).is_err());
 }

@@ -1,0 +1,61 @@
+//! The exchange with a server over HTTP/2: the same rules, one stream of a shared connection.
+
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{Request, Uri, Version};
+
+use crate::message::{Body, Rejection};
+use crate::upstream::body::Upload;
+use crate::upstream::forward::{Attempt, Reply, Server, unreachable};
+use crate::upstream::h2;
+
+/// How often a request is sent anew when servers hand it back.
+const AGAIN: usize = 2;
+
+impl Attempt<'_> {
+    /// Tries one server after the other, for as long as none can have acted on the request.
+    pub(super) async fn run_h2(&self, headers: HeaderMap, mut upload: Option<Upload>) -> Result<Reply, Rejection> {
+        let timeouts = &self.upstream.config.timeouts;
+        let repeatable = upload.is_none() && self.method.is_idempotent();
+        let (mut tried, mut again, mut last) = (Vec::new(), 0, None);
+        while let Some(index) = self.upstream.balance.next(&tried) {
+            let Some(server) = self.server(index) else { break };
+            let request = self.request(&headers, server)?;
+            let place = match server.pool.stream(server.settings, server.tls, timeouts.connect).await {
+                Ok(place) => place,
+                Err(error) => {
+                    last = Some(error);
+                    tried.push(index);
+                    continue;
+                }
+            };
+            let reused = place.is_reused();
+            match place.exchange(request, &mut upload, self.deadline(), timeouts.idle).await {
+                Ok(response) => return Ok(Reply { response: response.map(Body::stream), tunnel: None }),
+                Err(broken) if again < AGAIN && h2::may_repeat(&broken, repeatable, reused) => again += 1,
+                Err(broken) => return Err(self.reject(broken)),
+            }
+        }
+        Err(unreachable(last))
+    }
+
+    /// The head of a request over HTTP/2.
+    fn request(&self, headers: &HeaderMap, server: Server<'_>) -> Result<Request<()>, Rejection> {
+        let host = server.host.or_else(|| headers.get(HOST));
+        let host = host.map(HeaderValue::as_bytes).and_then(|host| Authority::try_from(host).ok());
+        let host = host.ok_or_else(|| Rejection::BadRequest("Host is missing or malformed".into()))?;
+        let mut parts = Parts::default();
+        parts.scheme = Some(if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = Some(host);
+        parts.path_and_query = Some(match self.target.path_and_query() {
+            Some(target) => target.clone(),
+            None => PathAndQuery::from_static("/"),
+        });
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| Rejection::Internal(error.into()))?;
+        *request.method_mut() = self.method.clone();
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.pools.rules().map(headers, &self.rewrite)?;
+        Ok(request)
+    }
+}

@@ -1,0 +1,250 @@
+//! HTTP/2 to servers: few connections, many streams on each. On the `h2` crate itself: it tells how many streams a server
+//! takes and which it has not looked at, which hyper's client keeps to itself.
+
+mod link;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::h2::client::ResponseFuture;
+use ::h2::{Reason, RecvStream, SendStream};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::AbortHandle;
+
+use crate::message::{Cause, rejection};
+use crate::upstream::alarm::{Alarm, Clock, Millis};
+use crate::upstream::body::Upload;
+use crate::upstream::decode::may_trail;
+use crate::upstream::headers::is_hop_by_hop;
+use crate::upstream::wire::Broken;
+
+pub use link::{Berth, Links};
+
+/// Whether a request that failed so may be sent anew: the server has not acted on it, or would not mind.
+pub fn may_repeat(broken: &Broken, repeatable: bool, reused: bool) -> bool {
+    match broken {
+        Broken::Unsent(_) => true,
+        Broken::Stream(error) if repeatable => {
+            let refused = error.reason() == Some(Reason::REFUSED_STREAM);
+            error.is_remote() && (refused || error.is_go_away()) || error.is_io() && reused
+        }
+        Broken::Stream(_) | Broken::Late | Broken::Off(_) | Broken::Response(_) | Broken::Upload => false,
+    }
+}
+
+impl Berth {
+    /// Sends the request and then `upload`, which is only taken once there is a stream for it, and waits for the header
+    /// section of the response. `deadline` says when to ring, as for HTTP/1.1; `pause` is the longest silence in the body.
+    ///
+    /// # Errors
+    /// [`Broken`]. The stream is reset then, as it is when this or the body is dropped.
+    pub async fn exchange(
+        mut self,
+        request: Request<()>,
+        upload: &mut Option<Upload>,
+        mut deadline: impl FnMut() -> Option<Millis>,
+        pause: Duration,
+    ) -> Result<Response<Download>, Broken> {
+        let (response, stream) = self.open(request, upload.is_none())?;
+        let mut sending = upload.take().map(|upload| Sending { stream, upload, left: Bytes::new() });
+        let (alarm, clock) = (self.clock().alarm(), Rc::clone(self.clock()));
+        let ring = deadline().ok_or(Broken::Late)?;
+        let response = await_head(response, &mut sending, &alarm, (ring, deadline)).await?;
+        self.note_answer();
+        let (mut head, stream) = response.into_parts();
+        strip(&mut head.headers, |name| !is_hop_by_hop(name.as_str()) && *name != rejection::MARKER);
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        // The rest of the request goes its own way: whoever does not read an answer may still be sending.
+        let pump = sending.map(|mut sending| {
+            let pump = async move { drop(poll_fn(|cx| sending.poll(cx)).await) };
+            Pump(tokio::task::spawn_local(pump).abort_handle())
+        });
+        let left = if stream.is_end_stream() { Some(0) } else { length };
+        let body = Download { stream, left, alarm, clock, pause, _pump: pump, _berth: self };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
+    }
+}
+
+async fn await_head(
+    mut response: ResponseFuture,
+    sending: &mut Option<Sending>,
+    alarm: &Alarm,
+    (mut ring, mut deadline): (Millis, impl FnMut() -> Option<Millis>),
+) -> Result<Response<RecvStream>, Broken> {
+    poll_fn(|cx| {
+        if let Some(upload) = sending
+            && let Poll::Ready(sent) = upload.poll(cx)
+        {
+            *sending = None;
+            // A server that takes no more may still answer.
+            if let Err(Broken::Upload) = sent {
+                return Poll::Ready(Err(Broken::Upload));
+            }
+        }
+        if let Poll::Ready(answer) = Pin::new(&mut response).poll(cx) {
+            alarm.clear();
+            return Poll::Ready(answer.map_err(Broken::from));
+        }
+        if alarm.has_rung() {
+            match deadline() {
+                Some(later) => ring = later,
+                None => return Poll::Ready(Err(Broken::Late)),
+            }
+        }
+        alarm.set(cx.waker(), ring);
+        Poll::Pending
+    })
+    .await
+}
+
+fn strip(headers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| !may_stay(name)).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// A request body on its way.
+struct Sending {
+    stream: SendStream<Bytes>,
+    upload: Upload,
+    /// What the server's window has no room for yet.
+    left: Bytes,
+}
+
+impl Sending {
+    /// Ready when all is handed over, or nobody wants it any more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            while !self.left.is_empty() {
+                if ready!(self.poll_left(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let Poll::Ready(part) = self.upload.poll(cx) else {
+                return self
+                    .stream
+                    .poll_reset(cx)
+                    .map(|reset| Err(Broken::Stream(reset.map_or_else(|e| e, Into::into))));
+            };
+            match part.map(|part| part.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.left = data,
+                Some(Ok(Err(rest))) => {
+                    let trailers = rest.into_trailers().unwrap_or_default();
+                    return Poll::Ready(self.stream.send_trailers(trailers).map_err(Broken::from));
+                }
+                Some(Err(())) => {
+                    // The server must not take a part for the whole.
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(Broken::Upload));
+                }
+                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(Broken::from)),
+            }
+        }
+    }
+
+    /// `true` when it was the last of the body.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        self.stream.reserve_capacity(self.left.len());
+        let mut room = self.stream.capacity();
+        if room == 0 {
+            room = match ready!(self.stream.poll_capacity(cx)) {
+                Some(room) => room?,
+                // The stream is closed.
+                None => return Poll::Ready(Err(Broken::Stream(Reason::STREAM_CLOSED.into()))),
+            };
+        }
+        let part = self.left.split_to(room.min(self.left.len()));
+        let last = self.left.is_empty() && self.upload.is_over();
+        Poll::Ready(self.stream.send_data(part, last).map(|()| last).map_err(Broken::from))
+    }
+}
+
+/// The task that sends the rest of a request; it ends with the response.
+struct Pump(AbortHandle);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A response body on its way to the client.
+pub struct Download {
+    stream: RecvStream,
+    /// Bytes that are to come, where that is known.
+    left: Option<u64>,
+    alarm: Rc<Alarm>,
+    clock: Rc<Clock>,
+    pause: Duration,
+    _pump: Option<Pump>,
+    _berth: Berth,
+}
+
+impl Download {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::h2::Error>>> {
+        while let Some(data) = ready!(self.stream.poll_data(cx)) {
+            let data = data?;
+            self.stream.flow_control().release_capacity(data.len())?;
+            if !data.is_empty() {
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+        let Some(mut trailers) = ready!(self.stream.poll_trailers(cx))? else { return Poll::Ready(None) };
+        strip(&mut trailers, may_trail);
+        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = &mut *self;
+        let Poll::Ready(part) = this.poll_part(cx) else {
+            if this.alarm.has_rung() {
+                return Poll::Ready(Some(Err(Broken::Late.into())));
+            }
+            this.alarm.set(cx.waker(), this.clock.after(this.pause));
+            return Poll::Pending;
+        };
+        // Whoever is not waiting is not late.
+        this.alarm.clear();
+        Poll::Ready(part.map(|part| part.map_err(|error| Broken::Stream(error).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_acted_on_is_repeated() {
+        let io = || ::h2::Error::from(Reason::INTERNAL_ERROR);
+        assert!(may_repeat(&Broken::Unsent(io()), false, false));
+        // Made here, not by the server.
+        assert!(!may_repeat(&Broken::Stream(Reason::REFUSED_STREAM.into()), true, true));
+        assert!(!may_repeat(&Broken::Stream(io()), true, true));
+        assert!(!may_repeat(&Broken::Late, true, true));
+        assert!(!may_repeat(&Broken::Upload, true, true));
+    }
+}

@@ -1,0 +1,308 @@
+//! The bytes between this gateway and one server, over TCP, a UNIX socket or TLS, and how they begin to flow.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::{self, ServerAddress};
+use crate::upstream::resolve::{Names, Place};
+use crate::upstream::tls::{self, Tls};
+
+/// Why no connection could be opened. No byte of the request has been sent then.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Refused, unreachable, or the name is unknown.
+    #[error("connecting to {server} failed: {source}")]
+    Failed {
+        /// As in the configuration.
+        server: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("connecting to {server} took longer than {limit:?}")]
+    Slow {
+        /// As in the configuration.
+        server: String,
+        /// `timeouts.connect`.
+        limit: Duration,
+    },
+    /// It is there, but not trusted, or speaks no TLS.
+    #[error("TLS with {server} failed: {source}. The upstream's tls.ca says which authorities are trusted")]
+    Tls {
+        /// As in the configuration.
+        server: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is there, but speaks no HTTP/2.
+    #[error("{server} does not speak HTTP/2{source}. Turn HTTP/2 on there, or set the upstream's protocol: http1")]
+    NoH2 {
+        /// As in the configuration.
+        server: String,
+        /// Why, behind `: `, if something is known.
+        source: NoH2,
+    },
+}
+
+/// How a server showed that it speaks no HTTP/2.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoH2 {
+    /// By ALPN.
+    #[error(" (ALPN h2)")]
+    Alpn,
+    /// By what it sent.
+    #[error(": {0}")]
+    Answer(String),
+    /// By hanging up.
+    #[error(": it closes the connection")]
+    Closed,
+}
+
+impl ConnectError {
+    /// The same for another request that waited for the same connection.
+    pub fn again(&self) -> Self {
+        let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        match self {
+            Self::Failed { server, source } => Self::Failed { server: server.clone(), source: copy(source) },
+            Self::Slow { server, limit } => Self::Slow { server: server.clone(), limit: *limit },
+            Self::Tls { server, source } => Self::Tls { server: server.clone(), source: copy(source) },
+            Self::NoH2 { server, source } => Self::NoH2 { server: server.clone(), source: source.clone() },
+        }
+    }
+}
+
+/// How a server is reached.
+#[derive(Clone, Copy)]
+pub struct Door<'a> {
+    /// As in the configuration.
+    pub server: &'a config::UpstreamServer,
+    /// Its addresses; `None` for a UNIX socket, or to look the name up for this one time.
+    pub names: Option<&'a Rc<Names>>,
+    /// How it is spoken to.
+    pub tls: Option<&'a Tls>,
+    /// To open a connection, all in all.
+    pub limit: Duration,
+}
+
+/// See the module.
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A UNIX socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Whether the server has neither closed it nor said anything unasked, as far as this worker's reactor has heard.
+    pub fn is_quiet(&mut self) -> bool {
+        // Without a sign of readiness these make no system call.
+        match self {
+            Self::Tcp(stream) => is_pending(stream.try_read(&mut [0])),
+            Self::Unix(stream) => is_pending(stream.try_read(&mut [0])),
+            Self::Tls(stream) => {
+                // What only TLS has to say, such as session tickets, is read and done with.
+                let mut byte = [0];
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(stream.as_mut()).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+        }
+    }
+
+    /// Like [`is_quiet`](Self::is_quiet), but asks the kernel: for a request that cannot be sent twice.
+    pub fn is_open(&mut self) -> bool {
+        if matches!(self, Self::Tls(_)) && !self.is_quiet() {
+            return false;
+        }
+        let socket = match self {
+            Self::Tcp(stream) => SockRef::from(&*stream),
+            Self::Unix(stream) => SockRef::from(&*stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+        };
+        is_pending(socket.peek(&mut [MaybeUninit::uninit()]))
+    }
+}
+
+fn is_pending(outcome: io::Result<usize>) -> bool {
+    matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            // The kernel has it.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Opens a connection, and says where it goes.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn open(door: Door<'_>) -> Result<(Stream, Option<Place>), ConnectError> {
+    match tokio::time::timeout(door.limit, attempt(door)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit }),
+    }
+}
+
+async fn attempt(door: Door<'_>) -> Result<(Stream, Option<Place>), ConnectError> {
+    let failed = |source| ConnectError::Failed { server: door.server.to_string(), source };
+    let (stream, place) = match (&door.server.address, door.names) {
+        (ServerAddress::Unix(path), _) => {
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            return Ok((Stream::Unix(stream), None));
+        }
+        (ServerAddress::Tcp { host, port }, None) => {
+            (TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?, None)
+        }
+        (ServerAddress::Tcp { .. }, Some(names)) => {
+            let addresses = names.addresses().await.map_err(failed)?;
+            let (stream, peer) = connect(&addresses, door.limit / 3).await.map_err(failed)?;
+            (stream, Some(names.place(peer)))
+        }
+    };
+    // Only a hint: without it small writes wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = door.tls else { return Ok((Stream::Tcp(stream), place)) };
+    let connector = TlsConnector::from(std::sync::Arc::clone(&tls.config));
+    let stream = connector.connect(tls.name.clone(), stream).await;
+    let stream = stream.map_err(|source| refine(source, tls, door.server))?;
+    if tls.h2 && stream.get_ref().1.alpn_protocol() != Some(tls::H2) {
+        return Err(ConnectError::NoH2 { server: door.server.to_string(), source: NoH2::Alpn });
+    }
+    Ok((Stream::Tls(Box::new(stream)), place))
+}
+
+/// A server may refuse ALPN with an alert instead of leaving it out.
+fn refine(source: io::Error, tls: &Tls, server: &config::UpstreamServer) -> ConnectError {
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+    let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if tls.h2 && inner == Some(&alert) {
+        return ConnectError::NoH2 { server: server.to_string(), source: NoH2::Alpn };
+    }
+    ConnectError::Tls { server: server.to_string(), source }
+}
+
+/// A connection, and which address it goes to.
+type Found = (TcpStream, SocketAddr);
+
+/// The address that answers first. The next one is tried when one fails, and beside it after each `pause`.
+async fn connect(addresses: &[SocketAddr], pause: Duration) -> io::Result<Found> {
+    if let [only] = addresses {
+        return TcpStream::connect(only).await.map(|stream| (stream, *only));
+    }
+    let mut waiting = addresses.iter().copied();
+    let mut running: Vec<Pin<Box<dyn Future<Output = io::Result<Found>>>>> = Vec::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(pause));
+    let mut next = true;
+    std::future::poll_fn(move |cx| {
+        loop {
+            if next && let Some(address) = waiting.next() {
+                running
+                    .push(Box::pin(async move { TcpStream::connect(address).await.map(|stream| (stream, address)) }));
+                timer = Box::pin(tokio::time::sleep(pause));
+            }
+            next = false;
+            let mut index = 0;
+            while let Some(attempt) = running.get_mut(index) {
+                match attempt.as_mut().poll(cx) {
+                    Poll::Ready(Ok(found)) => return Poll::Ready(Ok(found)),
+                    Poll::Ready(Err(error)) => {
+                        last = error;
+                        drop(running.swap_remove(index));
+                        next = true;
+                    }
+                    Poll::Pending => index += 1,
+                }
+            }
+            let more = waiting.len() > 0;
+            if running.is_empty() && !more {
+                return Poll::Ready(Err(io::Error::new(last.kind(), last.to_string())));
+            }
+            next = more && (next || timer.as_mut().poll(cx).is_ready());
+            if !next {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// An address that takes no connections and refuses none.
+    fn silent() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener: std::net::TcpListener = socket.into();
+        let address = listener.local_addr().unwrap();
+        let full = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok();
+        let held = (0..4).map_while(full).collect();
+        (listener, held, address)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_next_address_is_tried_when_one_fails_or_is_silent() {
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = good.local_addr().unwrap();
+        let refused = {
+            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            gone.local_addr().unwrap()
+        };
+        let (_listener, _held, silent) = silent();
+        let pause = Duration::from_millis(30);
+        for addresses in [vec![there], vec![refused, there], vec![silent, there], vec![silent, refused, there]] {
+            assert_eq!(connect(&addresses, pause).await.unwrap().1, there, "{addresses:?}");
+        }
+        let error = connect(&[refused, refused], pause).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(connect(&[], pause).await.is_err());
+    }
+}

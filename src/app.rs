@@ -15,7 +15,7 @@ use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
 use crate::store::{self, KeyState, SigningKey, Store};
 use crate::telemetry;
 use crate::telemetry::access;
-use crate::telemetry::metrics::{self, Metrics, Reading};
+use crate::telemetry::metrics::{self, Connections, Metrics, Reading};
 use crate::upstream::{Pools, Upstreams};
 
 pub use crate::sessions::Feed;
@@ -140,13 +140,16 @@ impl App {
         &self.lasting.metrics
     }
 
-    /// The metrics as text.
+    /// The metrics as text; `connections` are what the listeners have counted.
     ///
     /// # Errors
     /// The encoder's.
-    pub fn metrics(&self) -> Result<Vec<u8>, metrics::Error> {
+    pub fn metrics(&self, connections: Connections) -> Result<Vec<u8>, metrics::Error> {
         let freshness = &self.lasting.freshness;
+        let edition = self.edition();
+        self.lasting.metrics.read_servers(edition.gate.upstreams().states());
         self.lasting.metrics.encode(Reading {
+            connections,
             revocations: self.lasting.blocklist.count(),
             store_up: freshness.is_reachable(),
             feed_silence: freshness.silence(),
@@ -169,7 +172,8 @@ impl Lasting {
         let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), config.identity.password);
         let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
-        let upstreams = Upstreams::new(&config).map_err(|error| Error::Upstreams(error.into()))?;
+        let past = previous.map(|previous| previous.gate.upstreams());
+        let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;
         let answerers = Answerers { identity, sessions, upstreams };
         let gate = Gate::new(&config, answerers, &self.metrics, previous.map(|previous| &previous.gate))?;
         Ok(Edition { config, gate })
@@ -179,8 +183,9 @@ impl Lasting {
 impl Edition {
     /// What a worker thread owns of this edition; to be built on it. Connections that `previous` keeps are taken over.
     pub fn worker(&self, access: &Rc<access::Buffer>, previous: Option<&Worker>) -> Worker {
-        let _ = previous;
-        Worker { pools: Pools::new(&self.config.upstreams, &self.config.identity_headers), access: Rc::clone(access) }
+        let previous = previous.map(|previous| &previous.pools);
+        let pools = Pools::new(&self.config.upstreams, &self.config.identity_headers, previous);
+        Worker { pools, access: Rc::clone(access) }
     }
 }
 

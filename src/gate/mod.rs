@@ -105,6 +105,11 @@ impl Gate {
         })
     }
 
+    /// Who forwards.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
     /// How often routes may be used.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas

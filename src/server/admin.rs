@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::app::App;
 use crate::server::Phase;
+use crate::server::doors::Doors;
 use crate::server::farewell::Farewell;
 
 /// For the header section of a request.
@@ -35,12 +36,19 @@ struct Desk {
     app: Arc<App>,
     phase: watch::Receiver<Phase>,
     farewell: Arc<Farewell>,
+    doors: Arc<Doors>,
 }
 
 impl Admin {
     /// Answers at `socket`.
-    pub fn new(socket: TcpListener, app: Arc<App>, phase: watch::Receiver<Phase>, farewell: Arc<Farewell>) -> Self {
-        Self { socket: Some(socket), desk: Desk { app, phase, farewell } }
+    pub fn new(
+        socket: TcpListener,
+        app: Arc<App>,
+        phase: watch::Receiver<Phase>,
+        farewell: Arc<Farewell>,
+        doors: Arc<Doors>,
+    ) -> Self {
+        Self { socket: Some(socket), desk: Desk { app, phase, farewell, doors } }
     }
 }
 
@@ -100,7 +108,7 @@ impl Desk {
                 text(StatusCode::OK, "ready\n")
             }
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
-            "/metrics" => match self.app.metrics() {
+            "/metrics" => match self.app.metrics(self.doors.census.counts()) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => {
                     tracing::error!(%error, "metrics could not be written");

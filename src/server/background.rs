@@ -1,22 +1,50 @@
-//! Background work: the revocation feed.
+//! Background work: the revocation feed, the checks of servers, and what is swept now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 
-use crate::app::Feed;
+use crate::app::{App, Feed};
 use crate::server::handover::Predecessor;
+
+/// Between two sweeps of quotas.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Runs the feed for as long as the process lives.
 pub struct Background {
     feed: Option<Feed>,
     predecessor: Option<Predecessor>,
+    app: Arc<App>,
 }
 
 impl Background {
     /// The service of `feed`; `predecessor` may stop once the services run.
-    pub fn new(feed: Feed, predecessor: Option<Predecessor>) -> Self {
-        Self { feed: Some(feed), predecessor }
+    pub fn new(feed: Feed, predecessor: Option<Predecessor>, app: Arc<App>) -> Self {
+        Self { feed: Some(feed), predecessor, app }
+    }
+
+    /// Checks the servers of the present edition, for ever.
+    async fn check(&self) {
+        let mut editions = self.app.editions();
+        loop {
+            let checks = editions.borrow_and_update().gate.upstreams().checks();
+            tokio::select! {
+                () = async { checks.run().await; std::future::pending().await } => {}
+                changed = editions.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Forgets those who have not been heard of for a while.
+    async fn sweep(&self) {
+        let mut sweeps = tokio::time::interval(SWEEP);
+        loop {
+            sweeps.tick().await;
+            self.app.edition().gate.quotas().sweep();
+        }
     }
 }
 
@@ -27,7 +55,7 @@ impl Service for Background {
             predecessor.dismiss();
         }
         if let Some(feed) = self.feed.take() {
-            feed.run().await;
+            tokio::join!(feed.run(), self.check(), self.sweep());
         }
     }
 

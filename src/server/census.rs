@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::Limits;
+use crate::telemetry::metrics::Connections;
 
 /// Locks between which addresses are divided; a connection takes one of them twice in its life.
 const SHARDS: usize = 64;
@@ -123,23 +124,19 @@ impl Census {
         told
     }
 
-    /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Idle connections that were closed to make room, since the start.
-    pub fn closed(&self) -> u64 {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were turned away for this reason, since the start.
-    pub fn refused(&self, reason: Full) -> u64 {
-        let [everywhere, address] = &self.refused;
-        match reason {
-            Full::Everywhere => everywhere.load(Ordering::Relaxed),
-            Full::Address => address.load(Ordering::Relaxed),
+    /// What has been counted since the start.
+    pub fn counts(&self) -> Connections {
+        let [refused, refused_address] = &self.refused;
+        Connections {
+            open: u64::try_from(self.open()).unwrap_or(u64::MAX),
+            closed: self.closed.load(Ordering::Relaxed),
+            refused: refused.load(Ordering::Relaxed),
+            refused_address: refused_address.load(Ordering::Relaxed),
         }
+    }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// How many are open beyond the limit, with nobody told to close them.

@@ -128,11 +128,11 @@ pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
     }
     // The listeners hold the only inboxes: workers end when these do.
     drop(inboxes);
-    server.add_service(Background::new(feed, predecessor));
-    server.add_service(Reload::new(origin, Arc::clone(&app), doors));
+    server.add_service(Background::new(feed, predecessor, Arc::clone(&app)));
+    server.add_service(Reload::new(origin, Arc::clone(&app), Arc::clone(&doors)));
     if let Some((address, socket)) = sockets.admin {
         tracing::info!(%address, "admin listening: /livez /readyz /metrics");
-        server.add_service(Admin::new(socket, Arc::clone(&app), watch, Arc::clone(&farewell)));
+        server.add_service(Admin::new(socket, Arc::clone(&app), watch, Arc::clone(&farewell), doors));
     }
     let patience = edition.config.server.timeouts.drain;
     drop(edition);

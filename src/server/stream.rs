@@ -153,29 +153,11 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Whether it is TLS: the scheme is https.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-
-    /// Whether the client and we agreed on HTTP/2 by ALPN. Without TLS nothing was agreed.
-    pub fn is_h2(&self) -> bool {
-        self.alpn() == Some(b"h2")
-    }
-
     /// The protocol that was agreed on by ALPN, such as `http/1.1`.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-        }
-    }
-
-    /// Whether the client showed a certificate, which then is one of `server.tls.client_ca`.
-    pub fn has_client_certificate(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates().is_some(),
         }
     }
 }

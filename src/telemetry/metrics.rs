@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub use prometheus::Error;
@@ -43,15 +44,33 @@ pub struct Metrics {
 }
 
 struct Gauges {
+    servers: IntGaugeVec,
+    connections: IntGauge,
+    refused: IntGaugeVec,
     revocations: IntGauge,
     store_up: IntGauge,
     feed_silence_ms: IntGauge,
     stale: IntGauge,
 }
 
+/// What the listeners have counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connections {
+    /// Client connections that are open.
+    pub open: u64,
+    /// Idle ones that were closed to make room.
+    pub closed: u64,
+    /// Those that were turned away for `server.limits.connections`.
+    pub refused: u64,
+    /// Those that were turned away for `server.limits.per_address`.
+    pub refused_address: u64,
+}
+
 /// What is read off when metrics are asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
+    /// Client connections.
+    pub connections: Connections,
     /// Live revocations in memory.
     pub revocations: u64,
     /// Whether the store answered when it was last asked.
@@ -90,7 +109,20 @@ impl Metrics {
         let reloaded =
             gauge(&registry, "portcullis_config_last_reload_success", "0 when the last reload kept the old one.")?;
         reloaded.set(1);
+        let servers = IntGaugeVec::new(
+            Opts::new("portcullis_upstream_server_up", "1 when the server of the upstream gets requests."),
+            &["upstream", "server"],
+        )?;
+        registry.register(Box::new(servers.clone()))?;
+        let refused = IntGaugeVec::new(
+            Opts::new("portcullis_connections_refused", "Connections closed or turned away since the start, by limit."),
+            &["limit"],
+        )?;
+        registry.register(Box::new(refused.clone()))?;
         let gauges = Gauges {
+            servers,
+            refused,
+            connections: gauge(&registry, "portcullis_connections", "Client connections that are open.")?,
             revocations: gauge(&registry, "portcullis_revocations", "Live revocations in memory.")?,
             store_up: gauge(&registry, "portcullis_store_up", "1 when the store answered last time.")?,
             feed_silence_ms: gauge(
@@ -119,12 +151,30 @@ impl Metrics {
         }
     }
 
+    /// Takes in which servers get requests, each by upstream and text.
+    pub fn read_servers<'a>(&self, states: impl Iterator<Item = (&'a str, &'a str, bool)>) {
+        // Servers that are no longer there are not to be told of.
+        self.gauges.servers.reset();
+        for (upstream, server, up) in states {
+            self.gauges.servers.with_label_values(&[upstream, server]).set(i64::from(up));
+        }
+    }
+
     /// Everything as text, after `reading` is taken in.
     ///
     /// # Errors
     /// The encoder's.
     pub fn encode(&self, reading: Reading) -> Result<Vec<u8>, Error> {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let connections = reading.connections;
+        self.gauges.connections.set(signed(connections.open));
+        for (limit, count) in [
+            ("idle_closed", connections.closed),
+            ("connections", connections.refused),
+            ("per_address", connections.refused_address),
+        ] {
+            self.gauges.refused.with_label_values(&[limit]).set(signed(count));
+        }
         self.gauges.revocations.set(signed(reading.revocations));
         self.gauges.store_up.set(i64::from(reading.store_up));
         self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
@@ -180,7 +230,13 @@ mod tests {
         route.count("GET", 200, Outcome::Forwarded, Duration::from_millis(2));
         route.count("GET", 204, Outcome::Forwarded, Duration::from_millis(2));
         route.count("BREW", 401, Outcome::Refused, Duration::ZERO);
-        let reading = Reading { revocations: 3, store_up: true, feed_silence: Duration::ZERO, stale: false };
+        let reading = Reading {
+            connections: Connections::default(),
+            revocations: 3,
+            store_up: true,
+            feed_silence: Duration::ZERO,
+            stale: false,
+        };
         let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();
         for line in [
             r#"portcullis_requests_total{method="GET",outcome="forwarded",route="/secret",status="2xx"} 2"#,

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use crate::message::Cause;
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::balance::InFlight;
 use crate::upstream::decode::{Framing, Head};
 use crate::upstream::headers::{Rules, write_field};
 use crate::upstream::pool::{Pool, Pools};
@@ -161,12 +162,14 @@ pub struct Download {
     pool: Rc<Pool>,
     keep: bool,
     pause: Duration,
+    _flight: Option<InFlight>,
 }
 
 impl Download {
     /// Passes on what arrives on `wire`; `pause` is the longest silence between two reads.
-    pub fn new(head: Head, wire: Wire, pool: Rc<Pool>, pause: Duration) -> Self {
-        let mut download = Self { framing: head.framing, wire: Some(wire), pool, keep: head.keep, pause };
+    pub fn new(head: Head, (wire, flight): (Wire, Option<InFlight>), pool: Rc<Pool>, pause: Duration) -> Self {
+        let (framing, keep) = (head.framing, head.keep);
+        let mut download = Self { framing, wire: Some(wire), pool, keep, pause, _flight: flight };
         if download.framing.is_over() {
             download.finish();
         }

@@ -2,6 +2,8 @@
 
 mod h2;
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
@@ -9,14 +11,16 @@ use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::config::{self, HostPolicy, Protocol};
+use crate::config::{self, HashKey, HostPolicy, Protocol};
 use crate::message::{Body, Rejection};
 use crate::sessions::Caller;
 use crate::upstream::alarm::Millis;
-use crate::upstream::balance::{self, Balance};
+use crate::upstream::balance::{self, Balance, Choice, InFlight, Outcome};
 use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
+use crate::upstream::budget::Budget;
 use crate::upstream::decode::{Asked, Head};
 use crate::upstream::headers::{self, Client, Ids, Rewrite};
+use crate::upstream::health::Checks;
 use crate::upstream::pool::{Pool, Pools};
 use crate::upstream::stream::ConnectError;
 use crate::upstream::tls::{self, Tls};
@@ -86,11 +90,11 @@ pub struct Reply {
 }
 
 impl Upstreams {
-    /// Builds the part.
+    /// Builds the part. What `previous` knows of servers that are still there is not forgotten.
     ///
     /// # Errors
     /// [`Error`], naming the key.
-    pub fn new(config: &config::Config) -> Result<Self, Error> {
+    pub fn new(config: &config::Config, previous: Option<&Self>) -> Result<Self, Error> {
         let mut roots = tls::Roots::default();
         let build = |upstream: &config::Upstream| {
             let hosts = upstream.servers.iter().map(|server| match &upstream.host {
@@ -98,12 +102,28 @@ impl Upstreams {
                 HostPolicy::Upstream => HeaderValue::try_from(server.authority()).ok(),
                 HostPolicy::Name(name) => HeaderValue::try_from(name).ok(),
             });
-            let (balance, tls) = (Balance::new(upstream)?, roots.servers(upstream)?);
+            let past =
+                previous.and_then(|previous| previous.list.iter().find(|past| past.config.name == upstream.name));
+            let balance = Balance::new(upstream, past.map(|past| &past.balance))?;
+            let tls = roots.servers(upstream)?;
             Ok(Upstream { config: upstream.clone(), balance, hosts: hosts.collect(), tls })
         };
         let list = config.upstreams.iter().map(build).collect::<Result<_, Error>>()?;
         let bounds = Bounds { size: config.server.limits.body, pause: config.server.timeouts.body };
         Ok(Self { list, bounds })
+    }
+
+    /// The active checks of all servers.
+    pub fn checks(&self) -> Checks {
+        Checks::of(self.list.iter().map(|upstream| (&upstream.config, &upstream.balance, upstream.tls.as_slice())))
+    }
+
+    /// For each server its upstream, its text, and whether it gets requests.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        self.list.iter().flat_map(|upstream| {
+            let states = upstream.balance.states();
+            states.map(|(server, up, ejected)| (upstream.config.name.as_str(), server, up && !ejected))
+        })
     }
 
     /// Forwards a request and passes the response back as it arrives.
@@ -179,6 +199,7 @@ struct Attempt<'a> {
 /// One server, and the connections to it.
 #[derive(Clone, Copy)]
 struct Server<'a> {
+    index: usize,
     pool: &'a Rc<Pool>,
     settings: &'a config::UpstreamServer,
     host: Option<&'a HeaderValue>,
@@ -193,8 +214,9 @@ impl<'a> Attempt<'a> {
         let offers_others = self.rewrite.websocket_token && headers::other_protocols(&headers).next().is_some();
         let (mut tried, mut fresh) = (Vec::new(), false);
         let mut last: Option<ConnectError> = None;
-        while let Some(index) = self.upstream.balance.next(&tried) {
-            let Some(server) = self.server(index) else { break };
+        self.budget().inspect(|budget| budget.deposit());
+        while let Some(server) = self.next(&tried, last.as_ref())? {
+            let flight = self.upstream.balance.enter(server.index);
             let kept = if fresh { None } else { server.pool.take(timeouts.idle, !repeatable) };
             let mut wire = match kept {
                 Some(wire) => wire,
@@ -202,7 +224,8 @@ impl<'a> Attempt<'a> {
                     Ok(wire) => wire,
                     Err(error) => {
                         last = Some(error);
-                        tried.push(index);
+                        self.report(server, Outcome::Failed);
+                        tried.push(server.index);
                         continue;
                     }
                 },
@@ -210,24 +233,64 @@ impl<'a> Attempt<'a> {
             self.write(wire.output(), &headers, server)?;
             match self.exchange(&mut wire, &mut headers, upload.take()).await {
                 Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Ok(self.switch(headers, wire, offers_others));
+                    self.report(server, Outcome::Good);
+                    return Ok(self.switch(headers, (wire, flight), offers_others));
                 }
-                Ok(head) => return Ok(self.receive(head, headers, wire, server)),
+                Ok(head) => {
+                    self.report(server, outcome(head.status));
+                    return Ok(self.receive((head, headers), (wire, flight), server));
+                }
                 // A kept connection that was closed before a byte was answered. A fresh one is never `reused`.
                 Err(Broken::Off(_) | Broken::Response(_)) if repeatable && wire.is_reused() && !wire.has_heard() => {
                     fresh = true;
                 }
-                Err(broken) => return Err(self.reject(broken)),
+                Err(broken) => return Err(self.reject(server, broken)),
             }
         }
         Err(unreachable(last))
+    }
+
+    /// The next server to try, if one is left, and `failed` was not one retry too many.
+    ///
+    /// # Errors
+    /// Active checks call all servers down.
+    fn next(&self, tried: &[usize], failed: Option<&ConnectError>) -> Result<Option<Server<'a>>, Rejection> {
+        if failed.is_some() && !self.budget().is_some_and(|budget| budget.withdraw(self.pools.clock().now())) {
+            return Ok(None);
+        }
+        match self.upstream.balance.next(self.key().as_deref(), tried) {
+            Choice::Server(index) => Ok(self.server(index)),
+            Choice::Exhausted => Ok(None),
+            Choice::NoneHealthy { retry_after } => Err(Rejection::NoUpstream { retry_after }),
+        }
+    }
+
+    /// What finds the same server again.
+    fn key(&self) -> Option<Cow<'a, [u8]>> {
+        let config::Balance::Consistent(by) = self.upstream.config.balance else { return None };
+        let subject = self.rewrite.caller.filter(|_| by == HashKey::Subject).map(|caller| &caller.claims().subject);
+        Some(match subject {
+            Some(subject) => Cow::Borrowed(subject.as_bytes()),
+            None => match self.rewrite.client.address {
+                IpAddr::V4(address) => Cow::Owned(address.octets().to_vec()),
+                IpAddr::V6(address) => Cow::Owned(address.octets().to_vec()),
+            },
+        })
+    }
+
+    fn budget(&self) -> Option<&'a Budget> {
+        self.pools.budget(self.index)
+    }
+
+    fn report(&self, server: Server<'_>, outcome: Outcome) {
+        self.upstream.balance.report(server.index, outcome);
     }
 
     fn server(&self, index: usize) -> Option<Server<'a>> {
         let pool = self.pools.of(self.index, index)?;
         let settings = self.upstream.config.servers.get(index)?;
         let (host, tls) = (self.upstream.hosts.get(index)?.as_ref(), self.upstream.tls.get(index)?.as_ref());
-        Some(Server { pool, settings, host, tls })
+        Some(Server { index, pool, settings, host, tls })
     }
 
     fn write(&self, out: &mut Vec<u8>, headers: &HeaderMap, server: Server<'_>) -> Result<(), Rejection> {
@@ -265,7 +328,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The answer to a request for a WebSocket, and the connection that it makes a tunnel.
-    fn switch(&self, mut headers: HeaderMap, wire: Wire, offers_others: bool) -> Reply {
+    fn switch(&self, mut headers: HeaderMap, (wire, flight): (Wire, Option<InFlight>), offers_others: bool) -> Reply {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         if self.rewrite.websocket_token && !offers_others && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
@@ -276,29 +339,43 @@ impl<'a> Attempt<'a> {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
         let clock = Rc::clone(self.pools.clock());
-        let tunnel = wire.into_tunnel(clock, self.upstream.config.timeouts.idle);
+        let tunnel = wire.into_tunnel(clock, self.upstream.config.timeouts.idle, flight);
         Reply { response, tunnel: Some(Box::new(tunnel)) }
     }
 
-    fn receive(&self, head: Head, headers: HeaderMap, wire: Wire, server: Server<'_>) -> Reply {
-        let download = Download::new(head, wire, Rc::clone(server.pool), self.upstream.config.timeouts.idle);
+    fn receive(
+        &self,
+        (head, headers): (Head, HeaderMap),
+        (wire, flight): (Wire, Option<InFlight>),
+        server: Server<'_>,
+    ) -> Reply {
+        let pause = self.upstream.config.timeouts.idle;
+        let download = Download::new(head, (wire, flight), Rc::clone(server.pool), pause);
         let mut response = Response::new(Body::stream(download));
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
         Reply { response, tunnel: None }
     }
 
-    fn reject(&self, broken: Broken) -> Rejection {
+    fn reject(&self, server: Server<'_>, broken: Broken) -> Rejection {
         match self.progress.as_ref().and_then(|progress| progress.take_fault()) {
             Some(Fault::TooLarge) => return Rejection::BodyTooLarge,
             Some(Fault::Silent) => return Rejection::BadRequest("The request body did not arrive in time".into()),
             Some(Fault::Broken(_)) => return Rejection::BadRequest("The request body is malformed".into()),
-            None => {}
+            None => self.report(server, Outcome::Failed),
         }
         match broken {
             late @ Broken::Late => Rejection::UpstreamTimeout(late.into()),
             broken => Rejection::UpstreamUnreachable(broken.into()),
         }
+    }
+}
+
+/// What an answer tells of its server: these statuses say that it cannot do its work.
+fn outcome(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Outcome::Failed,
+        _ => Outcome::Good,
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::message::{Cause, rejection};
 use crate::upstream::alarm::{Alarm, Clock, Millis};
+use crate::upstream::balance::InFlight;
 use crate::upstream::body::Upload;
 use crate::upstream::decode::may_trail;
 use crate::upstream::headers::is_hop_by_hop;
@@ -66,7 +67,7 @@ impl Berth {
             Pump(tokio::task::spawn_local(pump).abort_handle())
         });
         let left = if stream.is_end_stream() { Some(0) } else { length };
-        let body = Download { stream, left, alarm, clock, pause, _pump: pump, _berth: self };
+        let body = Download { stream, left, alarm, clock, pause, _pump: pump, _berth: self, _flight: None };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -188,9 +189,15 @@ pub struct Download {
     pause: Duration,
     _pump: Option<Pump>,
     _berth: Berth,
+    _flight: Option<InFlight>,
 }
 
 impl Download {
+    /// Counts for as long as it lasts.
+    pub fn with(self, flight: Option<InFlight>) -> Self {
+        Self { _flight: flight, ..self }
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::h2::Error>>> {
         while let Some(data) = ready!(self.stream.poll_data(cx)) {
             let data = data?;

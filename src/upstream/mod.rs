@@ -2,6 +2,8 @@
 
 mod forward;
 mod balance;
+mod health;
+mod budget;
 mod pool;
 mod resolve;
 mod tls;
@@ -16,5 +18,6 @@ mod alarm;
 
 pub use forward::{Error, Exchange, Reply, Upstreams};
 pub use headers::{Client, Ids};
+pub use health::Checks;
 pub use pool::Pools;
 pub use tunnel::Tunnel;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::{self, ServerAddress};
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::budget::Budget;
 use crate::upstream::h2::{Berth, Links};
 use crate::upstream::headers::Rules;
 use crate::upstream::resolve::Names;
@@ -120,21 +121,52 @@ impl Pool {
     }
 }
 
-/// What one worker needs to forward: the pools by upstream, then by server, as in the configuration.
+/// One upstream's.
+struct Kept {
+    settings: config::Upstream,
+    /// By server, as in the configuration.
+    pools: Vec<Rc<Pool>>,
+    budget: Rc<Budget>,
+}
+
+impl Kept {
+    fn new(settings: &config::Upstream, previous: Option<&Pools>, clock: &Rc<Clock>) -> Self {
+        let past = previous.and_then(|pools| pools.upstreams.iter().find(|past| past.settings.name == settings.name));
+        let budget = past.map_or_else(|| Rc::new(Budget::new()), |past| Rc::clone(&past.budget));
+        // What connections were opened by.
+        let same = |past: &&Kept| {
+            let (a, b) = (&past.settings, settings);
+            a.tls == b.tls && a.protocol == b.protocol && a.host == b.host
+        };
+        let past = past.filter(same);
+        let pool = |server: &config::UpstreamServer| {
+            let known = past.and_then(|past| past.find(server));
+            known.unwrap_or_else(|| Rc::new(Pool::new(server, clock)))
+        };
+        let pools = settings.servers.iter().map(pool).collect();
+        Self { settings: settings.clone(), pools, budget }
+    }
+
+    fn find(&self, server: &config::UpstreamServer) -> Option<Rc<Pool>> {
+        let same = |known: &config::UpstreamServer| known.address == server.address && known.tls == server.tls;
+        let index = self.settings.servers.iter().position(same)?;
+        self.pools.get(index).map(Rc::clone)
+    }
+}
+
+/// What one worker needs to forward, by upstream, as in the configuration.
 pub struct Pools {
-    upstreams: Vec<(Vec<Rc<Pool>>, Duration)>,
+    upstreams: Vec<Kept>,
     rules: Rc<Rules>,
     clock: Rc<Clock>,
     ticks: Cell<u32>,
 }
 
 impl Pools {
-    /// Empty pools for every server.
-    pub fn new(upstreams: &[config::Upstream], headers: &[config::IdentityHeader]) -> Self {
-        let clock = Rc::new(Clock::new());
-        let pool = |server: &config::UpstreamServer| Rc::new(Pool::new(server, &clock));
-        let pools = |upstream: &config::Upstream| (upstream.servers.iter().map(pool).collect(), upstream.timeouts.idle);
-        let upstreams = upstreams.iter().map(pools).collect();
+    /// Pools for every server: those of `previous` where the server is still there, else empty ones.
+    pub fn new(upstreams: &[config::Upstream], headers: &[config::IdentityHeader], previous: Option<&Self>) -> Self {
+        let clock = previous.map_or_else(|| Rc::new(Clock::new()), |previous| Rc::clone(&previous.clock));
+        let upstreams = upstreams.iter().map(|upstream| Kept::new(upstream, previous, &clock)).collect();
         Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, ticks: Cell::new(0) }
     }
 
@@ -145,8 +177,8 @@ impl Pools {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
         if ticks.is_multiple_of(SWEEP) {
-            for (servers, idle_limit) in &self.upstreams {
-                servers.iter().for_each(|pool| pool.sweep(*idle_limit));
+            for kept in &self.upstreams {
+                kept.pools.iter().for_each(|pool| pool.sweep(kept.settings.timeouts.idle));
             }
         }
     }
@@ -163,7 +195,12 @@ impl Pools {
 
     /// The pool of one server.
     pub(super) fn of(&self, upstream: usize, server: usize) -> Option<&Rc<Pool>> {
-        self.upstreams.get(upstream)?.0.get(server)
+        self.upstreams.get(upstream)?.pools.get(server)
+    }
+
+    /// The retry budget of one upstream.
+    pub(super) fn budget(&self, upstream: usize) -> Option<&Budget> {
+        self.upstreams.get(upstream).map(|kept| &*kept.budget)
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::message::Rejection;
 use crate::upstream::alarm::{Alarm, Clock};
+use crate::upstream::balance::InFlight;
 use crate::upstream::headers::items;
 use crate::upstream::stream::Stream;
 
@@ -55,18 +56,25 @@ pub struct Tunnel {
     alarm: Rc<Alarm>,
     clock: Rc<Clock>,
     pause: Duration,
+    _flight: Option<InFlight>,
 }
 
 impl Tunnel {
     /// Over `stream`, from which `input` was read already. It ends when nothing moves for `pause`.
-    pub fn new(stream: Stream, input: Bytes, alarm: Rc<Alarm>, clock: Rc<Clock>, pause: Duration) -> Self {
-        Self { stream, input, alarm, clock, pause }
+    pub fn new(
+        (stream, input): (Stream, Bytes),
+        alarm: Rc<Alarm>,
+        clock: Rc<Clock>,
+        pause: Duration,
+        flight: Option<InFlight>,
+    ) -> Self {
+        Self { stream, input, alarm, clock, pause, _flight: flight }
     }
 
     /// Passes bytes both ways until both ends have closed, one breaks off, or nothing moves for `timeouts.idle`. `early`
     /// is what the client sent behind its request. To be dropped when it is to end sooner.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
-        let Self { mut stream, input, alarm, clock, pause } = self;
+        let Self { mut stream, input, alarm, clock, pause, _flight } = self;
         let mut client = client;
         let (mut up, mut down) = (Way::new(early), Way::new(input));
         let mut deadline = clock.after(pause);
@@ -214,7 +222,7 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let clock = Rc::new(Clock::new());
         let input = Bytes::from_static(input);
-        (Tunnel::new(Stream::Unix(near), input, clock.alarm(), Rc::clone(&clock), pause), far, clock)
+        (Tunnel::new((Stream::Unix(near), input), clock.alarm(), Rc::clone(&clock), pause, None), far, clock)
     }
 
     #[tokio::test(flavor = "current_thread")]

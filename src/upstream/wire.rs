@@ -15,6 +15,7 @@ use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::upstream::alarm::{Alarm, Clock, Millis};
+use crate::upstream::balance::InFlight;
 use crate::upstream::body::Upload;
 use crate::upstream::decode::{self, Asked, Framing, Head, Part};
 use crate::upstream::resolve::Place;
@@ -192,10 +193,10 @@ impl Wire {
     }
 
     /// What is left of it when the server has switched to WebSocket.
-    pub fn into_tunnel(self, clock: Rc<Clock>, pause: Duration) -> Tunnel {
+    pub fn into_tunnel(self, clock: Rc<Clock>, pause: Duration, flight: Option<InFlight>) -> Tunnel {
         let inner = *self.0;
         inner.alarm.forget();
-        Tunnel::new(inner.stream, inner.input.freeze(), inner.alarm, clock, pause)
+        Tunnel::new((inner.stream, inner.input.freeze()), inner.alarm, clock, pause, flight)
     }
 
     /// The next part of a response body; [`Broken::Late`] when the alarm, set to `deadline` at every wait, has rung.

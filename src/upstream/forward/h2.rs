@@ -5,8 +5,9 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 
 use crate::message::{Body, Rejection};
+use crate::upstream::balance::Outcome;
 use crate::upstream::body::Upload;
-use crate::upstream::forward::{Attempt, Reply, Server, unreachable};
+use crate::upstream::forward::{Attempt, Reply, Server, outcome, unreachable};
 use crate::upstream::h2;
 
 /// How often a request is sent anew when servers hand it back.
@@ -18,22 +19,28 @@ impl Attempt<'_> {
         let timeouts = &self.upstream.config.timeouts;
         let repeatable = upload.is_none() && self.method.is_idempotent();
         let (mut tried, mut again, mut last) = (Vec::new(), 0, None);
-        while let Some(index) = self.upstream.balance.next(&tried) {
-            let Some(server) = self.server(index) else { break };
+        self.budget().inspect(|budget| budget.deposit());
+        while let Some(server) = self.next(&tried, last.as_ref())? {
+            let flight = self.upstream.balance.enter(server.index);
             let request = self.request(&headers, server)?;
             let place = match server.pool.stream(server.settings, server.tls, timeouts.connect).await {
                 Ok(place) => place,
                 Err(error) => {
                     last = Some(error);
-                    tried.push(index);
+                    self.report(server, Outcome::Failed);
+                    tried.push(server.index);
                     continue;
                 }
             };
             let reused = place.is_reused();
             match place.exchange(request, &mut upload, self.deadline(), timeouts.idle).await {
-                Ok(response) => return Ok(Reply { response: response.map(Body::stream), tunnel: None }),
+                Ok(response) => {
+                    self.report(server, outcome(response.status()));
+                    let response = response.map(|body| Body::stream(body.with(flight)));
+                    return Ok(Reply { response, tunnel: None });
+                }
                 Err(broken) if again < AGAIN && h2::may_repeat(&broken, repeatable, reused) => again += 1,
-                Err(broken) => return Err(self.reject(broken)),
+                Err(broken) => return Err(self.reject(server, broken)),
             }
         }
         Err(unreachable(last))

@@ -49,6 +49,8 @@ pub enum Error {
 /// Every part, ready to serve.
 pub struct App {
     editions: watch::Sender<Arc<Edition>>,
+    /// What the process was started with: some of it holds until its end.
+    first: Config,
     lasting: Lasting,
 }
 
@@ -93,18 +95,18 @@ impl App {
             metrics,
             access,
         };
-        let first = Arc::new(lasting.edition(config, None).await?);
-        Ok((Self { editions: watch::Sender::new(first), lasting }, feed))
+        let edition = Arc::new(lasting.edition(config.clone(), None).await?);
+        Ok((Self { editions: watch::Sender::new(edition), first: config, lasting }, feed))
     }
 
-    /// Puts another configuration in the place of the present one. Gives the names of keys that have changed and that
-    /// only a restart takes up; all others hold for the next request.
+    /// Puts another configuration in the place of the present one. Gives the names of keys that have changed since
+    /// the start and that only a restart takes up; all others hold for the next request.
     ///
     /// # Errors
     /// A part that cannot be built; then nothing has changed.
     pub async fn renew(&self, config: Config) -> Result<Vec<&'static str>, Error> {
         let present = self.edition();
-        let waiting = config::needs_restart(&present.config, &config);
+        let waiting = config::needs_restart(&self.first, &config);
         let next = self.lasting.edition(config, Some(&present)).await?;
         self.editions.send_replace(Arc::new(next));
         Ok(waiting)

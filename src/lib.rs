@@ -4,10 +4,10 @@
 //! # The way of a request
 //!
 //! ```text
-//! socket ─ server/listener ─ server/connection ─ gate ──┬─ identity/* ── accounts ── store
-//!          (pingora: process,  (hyper: HTTP/1)          │              └ sessions ─ tokens, store
-//!           signals, services)                          └─ upstream/forward ─ upstream/wire ─ socket
-//!                                                 gate = route → bearer → target
+//! socket ─ server/listener ─ doors ─ http1, http2 ─ gate ──┬─ identity/* ── accounts ── store
+//!          (pingora: process, (PROXY, (hyper, h2)          │              └ sessions ─ tokens, store
+//!           signals, services) TLS)                        └─ upstream/forward ─┬ wire (HTTP/1.1) ─ socket
+//!                                                 gate = route → bearer → quota → target └ h2
 //! ```
 //!
 //! # The house, lowest first
@@ -26,19 +26,32 @@
 //! | [`accounts`] | register, authenticate; argon2 on its own threads | store, config, model, secret, clock |
 //! | [`sessions`] | open, refresh, revoke; `verify` → `Caller`; the blocklist and its feed | store, tokens, config, model, clock |
 //! | [`identity`] | what the gateway answers itself, one file a verb | accounts, sessions, tokens, message, model, config, clock, secret |
-//! | [`upstream`] | the exchange with a server: headers, pool, balance | sessions, message, config, model, telemetry, clock |
-//! | [`gate`] | host and path → route → caller → target | identity, upstream, sessions, message, config, model, clock, telemetry |
+//! | [`upstream`] | the exchange with a server: headers, pool, balance, health, tunnels | sessions, message, config, model, telemetry, clock |
+//! | [`gate`] | host and path → route → caller → quota → target; CORS | identity, upstream, sessions, message, config, model, clock, telemetry |
 //! | [`app`] | the wiring diagram | all above |
-//! | [`server`] | the process: listeners, workers, admin, signals | app, gate, message, config, telemetry, clock |
+//! | [`server`] | the process: listeners, TLS, workers, admin, signals, reload, upgrade | app, gate, message, config, telemetry, clock |
 //! | [`cli`] | the program, one file a command | all above |
 //!
 //! `identity` and `upstream` are siblings that do not know each other.
 //!
-//! # Three choices that a reader may wonder about
+//! # What swaps at a reload
+//!
+//! [`app::App`] lives as long as the process: store, blocklist and feed, hashing threads, metrics. An [`app::Edition`] is
+//! what one configuration makes: gate, routes, upstreams, sessions' settings. A reload builds the next edition whole and
+//! publishes it; each worker takes it up for the requests to come (`server/room`), and a request keeps the one that it
+//! began with. What was counted goes over: quotas, the health of servers, kept connections.
+//!
+//! # Choices that a reader may wonder about
 //!
 //! - Upstream connections speak HTTP/1.1 by `upstream/wire` and `upstream/decode`, on httparse, not by hyper's client. It
 //!   costs 4 µs a request less (16 against 12, nginx 10.4): the header section is written straight from the client's map,
 //!   nothing crosses a channel or a task, and one buffer serves both ways.
+//! - HTTP/2 to upstreams is spoken with the h2 crate, not with hyper's client: that hides how many streams a server takes,
+//!   and which requests it has handed back.
+//! - Listening sockets change hands by our own few lines (`server/handover`), not by pingora's: those give raw descriptors,
+//!   which only unsafe code could take, and stop the predecessor even when nobody took them.
+//! - Of pingora-load-balancing the selections are used (weights, the ketama ring), not `LoadBalancer`: that may miss the only
+//!   healthy server. Its health checks speak no TLS without a crate that is no longer maintained: `upstream/health` is ours.
 //! - The route table is a trie of its own, because routes are compared by decoded segments and with backtracking, which
 //!   matchit does not offer.
 //! - Timeouts of connections have no timers: workers keep the time (`server/roster`, `upstream/alarm`) and look ten times
@@ -51,6 +64,7 @@
 //! - Nothing reads a clock but `clock`: times are parameters.
 //! - A proxied request touches no database, takes no lock that a login takes, and crosses no thread.
 //! - A client never sees the text of an inner error.
+//! - A connection that carried part of an exchange which broke off is never used for another.
 
 pub mod clock;
 pub mod secret;

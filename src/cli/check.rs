@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use crate::cli::{Refused, load, say};
-use crate::config::{Auth, Config, Route};
+use crate::config::{Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
+use crate::server;
+use crate::upstream::Upstreams;
 
 pub fn check(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
+    server::check_files(&config.server)?;
+    Upstreams::new(&config, None)?;
     route::Table::new(&config.routes)?;
     explain::check_hidden(&config)?;
     let mut routes: Vec<&Route> = config.routes.iter().collect();
@@ -31,8 +35,23 @@ pub fn check(path: &Path) -> Result<(), Refused> {
     for note in explain::partly_hidden(&config) {
         say(format_args!("note: {note}"));
     }
+    for note in notes(&config) {
+        say(format_args!("note: {note}"));
+    }
     say(format_args!("{}: good", path.display()));
     Ok(())
+}
+
+/// What is allowed, and may not be what was meant.
+fn notes(config: &Config) -> impl Iterator<Item = &'static str> {
+    let open = config.identity.registration == Registration::Open;
+    let open = open.then_some(
+        "anyone may register, so that `required` means anyone who does; identity.registration: closed leaves that to \
+         `portcullis users add`",
+    );
+    let pages = config.identity.cors.is_none() && config.routes.iter().any(|route| route.cors.is_some());
+    let pages = pages.then_some("pages of other origins may call routes, but not log in: see identity.cors");
+    open.into_iter().chain(pages)
 }
 
 fn upstream<'a>(config: &'a Config, route: &Route) -> &'a str {

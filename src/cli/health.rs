@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::{Refused, load, say};
+use crate::server::HEALTH_AGENT;
 
 /// A gateway that takes longer is not healthy.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -39,7 +40,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let agent = format_args!("User-Agent: {HEALTH_AGENT}\r\n");
+    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\n{agent}Connection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer)?;
     Ok(answer)

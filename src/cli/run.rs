@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::cli::{ConfigPath, Refused, environment, load};
 use crate::config;
-use crate::gate::explain;
 use crate::{server, telemetry};
 
 /// `portcullis run`.
@@ -29,13 +28,7 @@ impl Run {
 pub fn run(path: &Path, upgrade: bool) -> Result<(), Refused> {
     let config = load(path)?;
     telemetry::log::start(&config.log);
-    // `check` refuses this. A running gateway must not, or a version with one more endpoint would not start.
-    if let Err(hidden) = explain::check_hidden(&config) {
-        tracing::warn!("{hidden}");
-    }
-    for warning in &config.warnings {
-        tracing::warn!(key = warning.key, "{}", warning.message);
-    }
+    server::warn_of(&config);
     let own: PathBuf = path.into();
     let load = Box::new(move || config::load(&own, &environment));
     server::run(config, server::Origin { path: path.into(), load }, upgrade)?;

@@ -2,7 +2,7 @@
 
 use super::{Config, Listener};
 
-/// The keys that differ between `old` and `new` and take effect only at a restart, in the order of the file.
+/// The keys that differ between `old`, which the process was started with, and `new`, and take effect only at a restart, in the order of the file.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let keys = [
         ("server.listen", !same(&old.server.listen, &new.server.listen)),

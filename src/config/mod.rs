@@ -37,7 +37,7 @@ pub use network::Network;
 pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
 pub use route::{Auth, Cors, EncodedSlash, OnExpiry, Rate, Route, RouteLimits, Rule};
-pub use server::{Address, Certificate, Limits, Listener, Server, ServerTimeouts, Tls};
+pub use server::{Address, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls};
 pub use upstream::{
     Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
     UpstreamTls,
@@ -66,6 +66,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What works but deserves a loud word, such as a short secret in flask mode.
     pub warnings: Vec<Warning>,
+    /// All other files that it names: secrets, certificates, authorities. To be watched.
+    pub files: Vec<PathBuf>,
 }
 
 /// `log`.
@@ -248,9 +250,9 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Error> {
     let folder = path.parent().unwrap_or(Path::new(""));
     file::File::parse(text)
-        .map_err(|problem| vec![problem])
+        .map_err(|problem| resolve::Wrong { problems: vec![problem], files: Vec::new() })
         .and_then(|file| resolve::resolve(file, text, folder, env))
-        .map_err(|problems| Error::Invalid { path: path.into(), problems })
+        .map_err(|resolve::Wrong { problems, files }| Error::Invalid { path: path.into(), problems, files })
 }
 
 /// The JSON Schema of `gateway.yaml`.

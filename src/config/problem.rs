@@ -45,7 +45,19 @@ pub enum Error {
         path: PathBuf,
         /// At least one.
         problems: Vec<Problem>,
+        /// The files that it names, as far as it was read.
+        files: Vec<PathBuf>,
     },
+}
+
+impl Error {
+    /// The files that the wrong one names: what is wrong may be one of these.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid { files, .. } => files,
+        }
+    }
 }
 
 struct Listing<'a> {

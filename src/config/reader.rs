@@ -27,12 +27,23 @@ pub(super) struct Reader<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
+    files: Vec<PathBuf>,
+}
+
+/// What a reader has noted beside values.
+pub(super) struct Notes {
+    /// Everything that was wrong, in the order of the file.
+    pub problems: Vec<Problem>,
+    /// What deserves a word.
+    pub warnings: Vec<Warning>,
+    /// All files that the configuration names, there or not.
+    pub files: Vec<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of the file `text`, which lies in `folder`.
     pub fn new(text: &'a str, folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { text, folder, env, problems: Vec::new(), warnings: Vec::new() }
+        Self { text, folder, env, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() }
     }
 
     /// The folder that relative paths start from.
@@ -40,10 +51,17 @@ impl<'a> Reader<'a> {
         self.folder
     }
 
-    /// The warnings, when nothing was wrong; else everything that was, in the order of the file.
-    pub fn finish(mut self) -> Result<Vec<Warning>, Vec<Problem>> {
+    /// What was noted.
+    pub fn finish(mut self) -> Notes {
         self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
+        Notes { problems: self.problems, warnings: self.warnings, files: self.files }
+    }
+
+    /// `path` from [`Self::folder`], noted as a file that the configuration is made of.
+    pub fn file(&mut self, path: impl AsRef<Path>) -> PathBuf {
+        let path = self.folder.join(path);
+        self.files.push(path.clone());
+        path
     }
 
     /// Notes that the value of `key` is wrong.
@@ -156,13 +174,13 @@ impl<'a> Reader<'a> {
 
     /// The path of a PEM file, from [`Self::folder`] when it is relative.
     pub fn path(&mut self, key: &Key, text: Option<&Text>) -> Option<PathBuf> {
-        let folder = self.folder;
-        self.parse(key, text?, |text| match text {
+        let path = self.parse(key, text?, |text| match text {
             _ if text.is_empty() || text.ends_with('/') || text.contains(char::is_control) => {
                 Err(Fault::new("does not name a file", "Write its path, such as tls/site.pem"))
             }
-            _ => Ok(folder.join(text)),
-        })
+            _ => Ok(text.to_owned()),
+        })?;
+        Some(self.file(path))
     }
 
     /// A size within `range`.

@@ -9,26 +9,34 @@ mod upstreams;
 mod routes;
 mod cors;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, File};
 use super::key::Key;
 use super::problem::{Fault, Problem};
-use super::reader::Reader;
+use super::reader::{Notes, Reader};
 use super::scalar::Text;
 use super::{Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
+
+/// Why there is no [`Config`].
+pub(super) struct Wrong {
+    /// All that is wrong, in the order of the file.
+    pub problems: Vec<Problem>,
+    /// The files that are named beside it.
+    pub files: Vec<PathBuf>,
+}
 
 /// Checks `file`, whose text is `text`. Relative paths start from `folder`; `env` looks up variables.
 ///
 /// # Errors
-/// All that is wrong, in the order of the file.
+/// All that is wrong.
 pub(super) fn resolve(
     file: File,
     text: &str,
     folder: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Vec<Problem>> {
+) -> Result<Config, Wrong> {
     let mut reader = Reader::new(text, folder, env);
     let server = server::server(&mut reader, file.server.unwrap_or_default());
     let admin = listen::admin(&mut reader, file.admin.unwrap_or_default(), &server.listen);
@@ -39,8 +47,11 @@ pub(super) fn resolve(
     let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
     let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
     let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &upstreams, &server.limits);
-    let warnings = reader.finish()?;
-    Ok(Config { server, admin, log, store, tokens, identity, identity_headers, upstreams, routes, warnings })
+    let Notes { problems, warnings, files } = reader.finish();
+    if !problems.is_empty() {
+        return Err(Wrong { problems, files });
+    }
+    Ok(Config { server, admin, log, store, tokens, identity, identity_headers, upstreams, routes, warnings, files })
 }
 
 fn log(reader: &mut Reader<'_>, log: file::Log) -> Log {

@@ -85,6 +85,9 @@ pub struct ServerTimeouts {
     pub drain: Duration,
 }
 
+/// `server.limits.connections`, when it is not given.
+pub const DEFAULT_CONNECTIONS: usize = 50_000;
+
 /// `server.limits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -35,9 +35,9 @@ impl Policies {
         }
     }
 
-    /// What the answer has to tell the page that asks; `None` where no policy is set, or no page asks.
+    /// What the answer has to tell the page that asks; `None` where no policy is set.
     pub fn judge(&self, subject: Subject, headers: &HeaderMap) -> Option<Verdict> {
-        self.of(subject)?.judge(headers)
+        Some(self.of(subject)?.judge(headers))
     }
 
     fn of(&self, subject: Subject) -> Option<&Policy> {
@@ -62,17 +62,17 @@ impl Policy {
         Self { any: !any.is_empty(), origins }
     }
 
-    fn judge(&self, headers: &HeaderMap) -> Option<Verdict> {
+    fn judge(&self, headers: &HeaderMap) -> Verdict {
         let mut lines = headers.get_all(ORIGIN).iter();
-        let origin = lines.next()?;
+        let Some(origin) = lines.next() else { return Verdict::NoPage };
         if lines.next().is_some() {
-            return Some(Verdict::Foreign);
+            return Verdict::Foreign;
         }
         if self.any && is_origin(origin.as_bytes()) {
-            return Some(Verdict::Allowed(HeaderValue::from_static("*")));
+            return Verdict::Allowed(HeaderValue::from_static("*"));
         }
         let known = self.origins.iter().find(|known| *known == origin);
-        Some(known.cloned().map_or(Verdict::Foreign, Verdict::Allowed))
+        known.cloned().map_or(Verdict::Foreign, Verdict::Allowed)
     }
 }
 
@@ -93,6 +93,8 @@ pub enum Verdict {
     Allowed(HeaderValue),
     /// It may not.
     Foreign,
+    /// No page asks; a cache must not give this answer to one.
+    NoPage,
 }
 
 impl Verdict {
@@ -108,6 +110,7 @@ impl Verdict {
             Self::Foreign => {
                 headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
             }
+            Self::NoPage => {}
         }
         if !varies_by_origin(headers) {
             headers.append(VARY, HeaderValue::from_name(ORIGIN));
@@ -181,7 +184,7 @@ impl Gate {
         };
         let Some(policy) = self.cors.of(subject) else { return Ok(None) };
         record.subject = subject;
-        record.cors = policy.judge(&head.headers);
+        record.cors = Some(policy.judge(&head.headers));
         let Some(Verdict::Allowed(origin)) = &record.cors else {
             return Err(Rejection::Forbidden("Pages of this origin may not call".into()));
         };
@@ -248,10 +251,11 @@ mod tests {
             for line in sent {
                 headers.append(ORIGIN, HeaderValue::from_str(line).unwrap());
             }
-            let expected = expected.map(|value| match value {
-                "" => Verdict::Foreign,
-                value => Verdict::Allowed(HeaderValue::from_static(value)),
-            });
+            let expected = match expected {
+                None => Verdict::NoPage,
+                Some("") => Verdict::Foreign,
+                Some(value) => Verdict::Allowed(HeaderValue::from_static(value)),
+            };
             assert_eq!(policy(origins).judge(&headers), expected, "{origins:?} {sent:?}");
         }
     }

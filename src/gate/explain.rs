@@ -63,6 +63,9 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: false });
     }
+    if Endpoint::is_to_come(&config.identity, target.path().as_str()) {
+        return Err(Rejection::NoRoute);
+    }
     if target.is(verify::PATH) {
         lines.push(format!("endpoint: {}, answered by the gateway", verify::PATH));
         return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: true });

@@ -14,6 +14,7 @@ mod target;
 mod verify;
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -183,7 +184,7 @@ pub async fn handle(
         record.write(&worker.access, route.name(), response.status(), end);
     }
     if let (Outcome::Forwarded, Some(caller)) = (outcome, record.caller) {
-        lease.grant(caller, gate.on_expiry(record.subject));
+        lease.grant(caller, record.on_expiry);
     }
     response
 }
@@ -200,7 +201,7 @@ impl Gate {
         let now = record.time;
         let target = Target::of(&head.uri, &head.method)?;
         // Before anything else can be refused: each has its own form of refusals.
-        record.subject = self.own_subject(&target);
+        record.subject = self.own_subject(&target)?;
         record.cors = self.cors.judge(record.subject, &head.headers);
         if head.version == Version::HTTP_2 {
             target::settle_http2(&head.uri, &mut head.headers, self.header_bytes)?;
@@ -224,12 +225,11 @@ impl Gate {
         let route = self.route(found.route)?;
         let given = given(route, &head)?;
         record.caller = self.check(&found, &given, peer, now)?;
-        self.quotas.check(found.route, record.caller.as_ref(), client.address)?;
-        if let (Some(caller), false) = (&record.caller, body.is_end_stream()) {
-            lease.grant(caller.clone(), route.on_expiry);
-        }
-        let websocket_token = given.is_in_protocol();
-        let ids = record.ids(&head.headers);
+        let bounds = self.bounds(&found, record.caller.as_ref(), client.address)?;
+        record.on_expiry = bounds.on_expiry;
+        let uploading = record.caller.as_ref().filter(|_| !body.is_end_stream());
+        let uploading = uploading.map(|caller| lease.upload(caller.clone(), bounds.on_expiry));
+        let (websocket_token, ids) = (given.is_in_protocol(), record.ids(&head.headers));
         let exchange = Exchange {
             upstream: route.upstream,
             target: target.to_send(route.strip_prefix.as_deref())?,
@@ -242,7 +242,8 @@ impl Gate {
             ids,
             forward_authorization: route.forward_authorization,
             websocket_token,
-            body_limit: route.limits.body,
+            uploading,
+            body_limit: bounds.body,
         };
         let reply = self.upstreams.forward(&worker.pools, exchange).await?;
         if reply.tunnel.is_some() {
@@ -251,19 +252,14 @@ impl Gate {
         Ok((reply.response, Outcome::Forwarded))
     }
 
-    fn on_expiry(&self, subject: Subject) -> OnExpiry {
-        match subject {
-            Subject::Route(index) => self.routes.get(index).map_or(OnExpiry::Close, |route| route.on_expiry),
-            Subject::Nothing | Subject::Endpoint(_) | Subject::Verify => OnExpiry::Ignore,
-        }
-    }
-
     /// What the gateway answers itself, or nothing yet.
-    fn own_subject(&self, target: &Target<'_>) -> Subject {
-        match Endpoint::find(self.identity.settings(), target.path().as_str()) {
-            Some(endpoint) => Subject::Endpoint(endpoint),
-            None if target.is(verify::PATH) => Subject::Verify,
-            None => Subject::Nothing,
+    fn own_subject(&self, target: &Target<'_>) -> Result<Subject, Rejection> {
+        let (settings, path) = (self.identity.settings(), target.path().as_str());
+        match Endpoint::find(settings, path) {
+            Some(endpoint) => Ok(Subject::Endpoint(endpoint)),
+            None if target.is(verify::PATH) => Ok(Subject::Verify),
+            None if Endpoint::is_to_come(settings, path) => Err(Rejection::NoRoute),
+            None => Ok(Subject::Nothing),
         }
     }
 
@@ -302,6 +298,23 @@ impl Gate {
         Ok(caller)
     }
 
+    /// Counts the request against the quotas of all the routes that its readings found, and gives the strictest of their
+    /// bounds.
+    fn bounds(&self, found: &route::Match, caller: Option<&Caller>, address: IpAddr) -> Result<Strictest, Rejection> {
+        let route = self.route(found.route)?;
+        self.quotas.check(found.route, caller, address)?;
+        let mut strictest = Strictest { body: route.limits.body, on_expiry: route.on_expiry };
+        for other in &found.also {
+            self.quotas.check(*other, caller, address)?;
+            let other = self.route(*other)?;
+            strictest.body = strictest.body.into_iter().chain(other.limits.body).min();
+            if other.on_expiry == OnExpiry::Close {
+                strictest.on_expiry = OnExpiry::Close;
+            }
+        }
+        Ok(strictest)
+    }
+
     fn route(&self, index: usize) -> Result<&config::Route, Rejection> {
         self.routes.get(index).ok_or_else(|| Rejection::Internal("the table names a route that is not there".into()))
     }
@@ -314,6 +327,12 @@ impl Gate {
             Subject::Nothing | Subject::Route(_) | Subject::Endpoint(_) => rejection.into_response(self.style),
         }
     }
+}
+
+/// Of the routes of one request.
+struct Strictest {
+    body: Option<u64>,
+    on_expiry: OnExpiry,
 }
 
 /// Where the request's credential stands, on this route.

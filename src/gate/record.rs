@@ -8,7 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, request};
 
 use crate::clock::UnixTime;
-use crate::config::Config;
+use crate::config::{Config, OnExpiry};
 use crate::gate::{cors, verify};
 use crate::identity::Endpoint;
 use crate::message::grpc;
@@ -77,6 +77,8 @@ pub struct Record {
     pub subject: Subject,
     /// Whose token it was.
     pub caller: Option<Caller>,
+    /// What its expiry means to a long answer.
+    pub on_expiry: OnExpiry,
     /// What a page of another origin is told.
     pub cors: Option<cors::Verdict>,
     /// Whether a gRPC client asks.
@@ -98,6 +100,7 @@ impl Record {
             method: head.method.clone(),
             subject: Subject::Nothing,
             caller: None,
+            on_expiry: OnExpiry::Close,
             cors: None,
             grpc: grpc::is_request(head),
             path: if logged { head.uri.path().to_owned() } else { String::new() },

@@ -70,6 +70,13 @@ impl Endpoint {
         (!hidden).then_some(found)
     }
 
+    /// Whether the path is a logout that this version does not know yet. An application must not be asked for it: whatever
+    /// it answers, the token would live on.
+    pub fn is_to_come(settings: &config::Identity, path: &str) -> bool {
+        let path = path.strip_prefix(settings.prefix.as_str()).unwrap_or_default();
+        matches!(path.strip_suffix('/').unwrap_or(path), "/logout" | "/logout/all")
+    }
+
     /// Whether it answers `method`.
     ///
     /// # Errors

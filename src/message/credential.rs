@@ -60,16 +60,21 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
     values.next().is_none().then_some(value)
 }
 
+/// Whether an item of Sec-WebSocket-Protocol says that the token follows.
+pub fn is_scheme(item: &[u8]) -> bool {
+    item.eq_ignore_ascii_case(b"bearer")
+}
+
 /// What Authorization would be for the list item that follows `bearer`.
 fn protocol_token(headers: &HeaderMap) -> Result<Option<HeaderValue>, Rejection> {
     let malformed = || Rejection::TokenMalformed("Sec-WebSocket-Protocol must be: bearer, <JWT>".into());
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut items = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    if !items.any(|item| item == b"bearer") {
+    if !items.any(is_scheme) {
         return Ok(None);
     }
     let token = items.next();
-    if headers.contains_key(AUTHORIZATION) || token == Some(b"bearer") || items.any(|item| item == b"bearer") {
+    if headers.contains_key(AUTHORIZATION) || token.is_some_and(is_scheme) || items.any(is_scheme) {
         return Err(Rejection::TokenAmbiguous);
     }
     let token = token.and_then(|token| std::str::from_utf8(token).ok()).filter(|token| is_token(token));
@@ -160,13 +165,14 @@ mod tests {
             (&[UP, V13, (NAME, "chat,bearer ,\ta.b.c , superchat")], "a.b.c"),
             (&[UP, V13, (NAME, "chat, bearer"), (NAME, "a.b.c")], "a.b.c"),
             (&[UP, V13, (NAME, "chat")], "token_missing"),
-            (&[UP, V13, (NAME, "Bearer, a.b.c")], "token_missing"),
+            (&[UP, V13, (NAME, "Bearer, a.b.c")], "a.b.c"),
             (&[UP, V13, (NAME, "bearer a.b.c")], "token_missing"),
             (&[UP, V13, (NAME, "bearer")], "token_malformed"),
             (&[UP, V13, (NAME, "a.b.c, bearer")], "token_malformed"),
             (&[UP, V13, (NAME, "bearer,,a.b.c")], "token_malformed"),
             (&[UP, V13, (NAME, "bearer, a b")], "token_malformed"),
             (&[UP, V13, (NAME, "bearer, bearer")], "token_ambiguous"),
+            (&[UP, V13, (NAME, "Bearer, x, bearer, a.b.c")], "token_ambiguous"),
             (&[UP, V13, (NAME, "bearer, a.b.c, bearer, d.e.f")], "token_ambiguous"),
             (&[UP, V13, (NAME, "bearer, a.b.c"), (NAME, "bearer")], "token_ambiguous"),
             (&[UP, V13, (NAME, "bearer, a.b.c"), ("authorization", "Bearer a.b.c")], "token_ambiguous"),

@@ -1,13 +1,14 @@
 //! The admin listener: /livez, /readyz and /metrics, for those who operate the gateway. Never on the public listener.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
@@ -15,15 +16,27 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::app::App;
+use crate::clock;
 use crate::server::Phase;
 use crate::server::doors::Doors;
 use crate::server::farewell::Farewell;
 
+/// What `portcullis health` calls itself.
+pub const HEALTH_AGENT: &str = "portcullis-health";
+
 /// For the header section of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After a failed accept, such as for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// For requests that are under way when a successor takes over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The admin listener's service.
 pub struct Admin {
@@ -63,21 +76,20 @@ impl Service for Admin {
                 return;
             }
         };
+        let mut connections = JoinSet::new();
         loop {
-            match socket.accept().await {
-                Ok((stream, _)) => {
-                    let desk = self.desk.clone();
-                    let service = service_fn(move |request| {
-                        let response = desk.answer(&request);
-                        async move { Ok::<_, Infallible>(response) }
-                    });
-                    let mut builder = http1::Builder::new();
-                    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-                    tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, peer)) => drop(connections.spawn(self.desk.clone().serve(stream, peer.ip()))),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                },
+                Some(_) = connections.join_next() => {}
+                () = self.desk.succeeded() => break,
             }
         }
+        // Who asks from now on is to meet the successor.
+        drop(socket);
+        let _ = tokio::time::timeout(LAST_WORDS, connections.join_all()).await;
     }
 
     fn name(&self) -> &'static str {
@@ -90,7 +102,26 @@ impl Service for Admin {
 }
 
 impl Desk {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// Serves a connection until its client leaves, or the process has a successor.
+    async fn serve(self, stream: TcpStream, peer: IpAddr) {
+        let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request, peer))));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = self.succeeded() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+
+    /// Returns once the process has a successor, or ends.
+    async fn succeeded(&self) {
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Succeeded).await;
+    }
+
+    fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
         let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
         if known && *request.method() != Method::GET && *request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
@@ -99,12 +130,17 @@ impl Desk {
         }
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" if *self.phase.borrow() != Phase::Serving => {
-                self.farewell.note_draining();
+            // With a successor, whoever was let in just before that learns how the service is.
+            "/readyz" if matches!(*self.phase.borrow(), Phase::Leaving | Phase::Draining) => {
+                if !is_own(request) {
+                    self.farewell.note_draining(peer);
+                }
                 text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
             "/readyz" if self.app.is_ready() => {
-                self.farewell.note_ready();
+                if !is_own(request) {
+                    self.farewell.note_ready(peer, clock::monotonic());
+                }
                 text(StatusCode::OK, "ready\n")
             }
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
@@ -118,6 +154,11 @@ impl Desk {
             _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n"),
         }
     }
+}
+
+/// Whether `portcullis health` asks: it sends nobody here.
+fn is_own<B>(request: &Request<B>) -> bool {
+    request.headers().get(USER_AGENT).is_some_and(|agent| agent == HEALTH_AGENT)
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -8,7 +8,6 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 
 use crate::app::{App, Feed};
-use crate::server::handover::Predecessor;
 
 /// Between two sweeps of quotas.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -16,14 +15,13 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Runs the feed for as long as the process lives.
 pub struct Background {
     feed: Option<Feed>,
-    predecessor: Option<Predecessor>,
     app: Arc<App>,
 }
 
 impl Background {
-    /// The service of `feed`; `predecessor` may stop once the services run.
-    pub fn new(feed: Feed, predecessor: Option<Predecessor>, app: Arc<App>) -> Self {
-        Self { feed: Some(feed), predecessor, app }
+    /// The service of `feed`, and of what `app` needs done.
+    pub fn new(feed: Feed, app: Arc<App>) -> Self {
+        Self { feed: Some(feed), app }
     }
 
     /// Checks the servers of the present edition, for ever.
@@ -51,9 +49,6 @@ impl Background {
 #[async_trait]
 impl Service for Background {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        if let Some(predecessor) = self.predecessor.take() {
-            predecessor.dismiss();
-        }
         if let Some(feed) = self.feed.take() {
             tokio::join!(feed.run(), self.check(), self.sweep());
         }

@@ -48,8 +48,7 @@ pub struct Census {
     hash: ahash::RandomState,
     /// Taken at a sweep, and by a newcomer that is one too many.
     desks: Mutex<Vec<Desk>>,
-    closed: AtomicU64,
-    refused: [AtomicU64; 2],
+    evicted: AtomicU64,
 }
 
 /// What is known of one worker.
@@ -72,8 +71,7 @@ impl Census {
             addresses: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hash: ahash::RandomState::new(),
             desks: Mutex::new(vec![Desk::default(); workers]),
-            closed: AtomicU64::new(0),
-            refused: Default::default(),
+            evicted: AtomicU64::new(0),
         })
     }
 
@@ -91,14 +89,12 @@ impl Census {
     pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Ticket, Full> {
         let key = address.map(key);
         if key.is_some_and(|key| !self.enter_address(key)) {
-            self.count_refused(Full::Address);
             return Err(Full::Address);
         }
         // From here on its drop counts it out again.
         let ticket = Ticket { census: Arc::clone(self), key };
         self.open.fetch_add(1, Ordering::Relaxed);
         if self.excess() > 0 && !cover(&mut self.desks(), self.excess()) {
-            self.count_refused(Full::Everywhere);
             return Err(Full::Everywhere);
         }
         Ok(ticket)
@@ -120,18 +116,15 @@ impl Census {
         let told = std::mem::take(&mut desk.owed) - spared;
         desk.idle.count += spared;
         self.closing.fetch_add(told, Ordering::Relaxed);
-        self.closed.fetch_add(u64::try_from(told).unwrap_or(0), Ordering::Relaxed);
+        self.evicted.fetch_add(u64::try_from(told).unwrap_or(0), Ordering::Relaxed);
         told
     }
 
     /// What has been counted since the start.
     pub fn counts(&self) -> Connections {
-        let [refused, refused_address] = &self.refused;
         Connections {
             open: u64::try_from(self.open()).unwrap_or(u64::MAX),
-            closed: self.closed.load(Ordering::Relaxed),
-            refused: refused.load(Ordering::Relaxed),
-            refused_address: refused_address.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
         }
     }
 
@@ -143,14 +136,6 @@ impl Census {
     fn excess(&self) -> usize {
         let leaving = self.closing.load(Ordering::Relaxed);
         self.open().saturating_sub(leaving).saturating_sub(self.connections.load(Ordering::Relaxed))
-    }
-
-    fn count_refused(&self, reason: Full) {
-        let [everywhere, address] = &self.refused;
-        match reason {
-            Full::Everywhere => everywhere.fetch_add(1, Ordering::Relaxed),
-            Full::Address => address.fetch_add(1, Ordering::Relaxed),
-        };
     }
 
     /// Counted without a limit too: it may get one while the connection is open.

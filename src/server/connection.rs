@@ -35,7 +35,7 @@ pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
             Some(Ok(Guest { stream, source, ticket: _ticket })) => {
                 serve(stream, Rc::new(Visit::new(&room, source)), &place.seat).await;
             }
-            Some(Err(error)) => tracing::debug!(%error, "a connection is not served"),
+            Some(Err(refused)) => room.turn_away(&refused),
             None => {}
         }
     });

@@ -6,14 +6,17 @@ use crate::server::connection::PREFACE;
 /// Before a frame's payload: length, type, flags, stream.
 const HEAD: usize = 9;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_HEADERS: u8 = 4;
+
+/// What a frame that only asks for work counts, and what one counts of which a fast download needs many.
+pub const ASKING: u32 = 16;
+const WIDENING: u32 = 1;
 
 /// Where in the stream of frames a connection is.
 #[derive(Debug)]
@@ -22,16 +25,28 @@ pub struct Frames {
     left: usize,
     head: [u8; HEAD],
     filled: usize,
+    /// Of the present frame.
+    kind: u8,
     /// A header block has begun and not ended.
     in_block: bool,
-    /// Frames since the last [`take_chatter`](Self::take_chatter) that only ask for work.
+    /// A frame began that continues nothing, since this was last asked.
+    moved_on: bool,
+    /// Frames since the last [`take_chatter`](Self::take_chatter) that bring nothing, by weight.
     chatter: u32,
 }
 
 impl Frames {
     /// At the beginning of a connection.
     pub fn new() -> Self {
-        Self { left: PREFACE.len(), head: [0; HEAD], filled: 0, in_block: false, chatter: 0 }
+        Self {
+            left: PREFACE.len(),
+            head: [0; HEAD],
+            filled: 0,
+            kind: SETTINGS,
+            in_block: false,
+            moved_on: false,
+            chatter: 0,
+        }
     }
 
     /// Follows what was read.
@@ -59,19 +74,27 @@ impl Frames {
     fn begin(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.kind = kind;
+        self.moved_on |= kind != CONTINUATION;
         match kind {
             HEADERS | CONTINUATION => self.in_block = flags & END_HEADERS == 0,
-            PRIORITY | RST_STREAM | SETTINGS | PING => self.chatter += 1,
-            _ => {}
+            DATA => {}
+            WINDOW_UPDATE => self.chatter += WIDENING,
+            _ => self.chatter += ASKING,
         }
     }
 
-    /// Whether a frame or a header block is unfinished.
+    /// Whether a frame or a header block is unfinished. What a body brings has bounds of its own.
     pub fn is_partial(&self) -> bool {
-        self.left > 0 || self.filled > 0 || self.in_block
+        (self.left > 0 && self.kind != DATA) || self.filled > 0 || self.in_block
     }
 
-    /// How many frames there were since this was last asked that only ask for work.
+    /// Whether, since this was last asked, a frame began that is not part of what was unfinished then.
+    pub fn has_moved_on(&mut self) -> bool {
+        std::mem::take(&mut self.moved_on)
+    }
+
+    /// How many frames there were since this was last asked that only ask for work, by weight.
     pub fn take_chatter(&mut self) -> u32 {
         std::mem::take(&mut self.chatter)
     }
@@ -98,12 +121,14 @@ mod tests {
         let mut frames = Frames::new();
         for (index, byte) in whole.iter().enumerate() {
             frames.read(&[*byte]);
-            assert_eq!(frames.is_partial(), !ends.contains(&(index + 1)), "after byte {index}");
+            let in_body = index >= ends[2] + HEAD - 1;
+            assert_eq!(frames.is_partial(), !in_body && !ends.contains(&(index + 1)), "after byte {index}");
         }
         let mut at_once = Frames::new();
         at_once.read(&whole);
         assert!(!at_once.is_partial());
-        assert_eq!((at_once.take_chatter(), at_once.take_chatter()), (1, 0));
+        assert_eq!((at_once.take_chatter(), at_once.take_chatter()), (ASKING, 0));
+        assert!(at_once.has_moved_on() && !at_once.has_moved_on());
     }
 
     #[test]
@@ -113,7 +138,7 @@ mod tests {
         for (kind, flags, partial) in [(HEADERS, 0, true), (CONTINUATION, 0, true), (CONTINUATION, END_HEADERS, false)]
         {
             frames.read(&frame(kind, flags, 4));
-            assert_eq!(frames.is_partial(), partial);
+            assert_eq!((frames.is_partial(), frames.has_moved_on()), (partial, kind == HEADERS));
         }
     }
 }

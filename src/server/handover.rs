@@ -1,5 +1,7 @@
 //! Handing the listening sockets to a successor: `run --upgrade` waits for them, SIGQUIT sends them. Nobody is refused
-//! meanwhile, since both processes hold the same sockets until the successor serves.
+//! meanwhile, since both processes hold the same sockets until the successor serves. The words that are exchanged: the
+//! predecessor sends the sockets, the successor says that it is about to serve, and the predecessor's last word decides; so
+//! that there is always one of the two that serves, and never both.
 //!
 //! pingora's own hand-over gives raw descriptors, which only unsafe code could take; and its sender stops even when
 //! nobody took them. Ours goes on serving then.
@@ -29,8 +31,12 @@ const NAMES: usize = 64 * 1024;
 /// How long the predecessor waits until its successor serves.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the successor says once it serves.
-const SERVING: &[u8] = b"serving\n";
+/// What the successor says when nothing keeps it any more, and what the predecessor answers.
+const READY: &[u8] = b"ready\n";
+const GO: &[u8] = b"go\n";
+
+/// Behind the name of a UNIX socket whose file was the predecessor's.
+const WITH_FILE: &str = "\tfile";
 
 /// Why sockets did not change hands.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +53,14 @@ pub enum Error {
     #[error("the process at the other end belongs to user {0}: sockets go to the same user only")]
     Stranger(u32),
     /// The successor ended before it served.
-    #[error("the successor took the sockets, and ended before it served")]
+    #[error("the successor took the sockets, and ended before it served: its own log says why")]
     Died,
+    /// The successor said nothing.
+    #[error("the successor took the sockets, and was not ready to serve within {PATIENCE:?}")]
+    Silent,
+    /// The predecessor has given this successor up.
+    #[error("the predecessor did not wait any longer, and goes on serving: start again, and send it SIGQUIT again")]
+    GivenUp,
     /// The system refused.
     #[error("the sockets could not change hands: {0}")]
     Io(#[from] io::Error),
@@ -64,7 +76,8 @@ impl Meeting {
     /// # Errors
     /// The system's.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let path = path.canonicalize()?;
+        // Links are left alone: one of them may point to the next release by now.
+        let path = std::path::absolute(path)?;
         let digest = digest::digest(&digest::SHA256, path.as_os_str().as_encoded_bytes());
         let hash: String = digest.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         let name = format!("portcullis-upgrade-{}-{hash}", rustix::process::getuid().as_raw());
@@ -78,6 +91,8 @@ pub struct Named {
     pub name: String,
     /// The socket.
     pub socket: OwnedFd,
+    /// Whether the file of a UNIX socket goes along.
+    pub file: bool,
 }
 
 /// What a successor gets.
@@ -88,14 +103,18 @@ pub struct Estate {
     pub files: Vec<Arc<SocketFile>>,
 }
 
-/// The predecessor, waiting to hear that the successor serves.
+/// The predecessor, waiting to hear that the successor is ready.
 pub struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// Lets it stop.
-    pub fn dismiss(mut self) {
-        // One that is gone has stopped.
-        let _ = self.0.write_all(SERVING);
+    /// Takes its place. It stops taking connections then.
+    ///
+    /// # Errors
+    /// [`Error::GivenUp`]: it goes on, and this process must not serve.
+    pub fn relieve(mut self) -> Result<(), Error> {
+        let mut word = [0; GO.len()];
+        let heard = self.0.write_all(READY).and_then(|()| self.0.read_exact(&mut word));
+        if heard.is_ok() && word == GO { Ok(()) } else { Err(Error::GivenUp) }
     }
 }
 
@@ -108,8 +127,13 @@ pub fn receive(meeting: &Meeting) -> Result<(Vec<Named>, Predecessor), Error> {
         io::ErrorKind::AddrInUse => Error::AnotherWaits,
         _ => Error::Io(error),
     })?;
-    let (stream, _) = listener.accept()?;
-    check_peer(&stream)?;
+    let stream = loop {
+        let (stream, _) = listener.accept()?;
+        match check_peer(&stream) {
+            Ok(()) => break stream,
+            Err(error) => tracing::warn!("somebody else offers sockets, and is not heard: {error}"),
+        }
+    };
     let mut names = vec![0; NAMES];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -123,7 +147,10 @@ pub fn receive(meeting: &Meeting) -> Result<(Vec<Named>, Predecessor), Error> {
         }
     }
     let text = String::from_utf8_lossy(names.get(..received.bytes).unwrap_or_default()).into_owned();
-    let named = text.lines().zip(sockets).map(|(name, socket)| Named { name: name.into(), socket });
+    let named = text.lines().zip(sockets).map(|(line, socket)| {
+        let name = line.strip_suffix(WITH_FILE);
+        Named { name: name.unwrap_or(line).into(), socket, file: name.is_some() }
+    });
     Ok((named.collect(), Predecessor(stream)))
 }
 
@@ -138,7 +165,8 @@ pub fn send(meeting: &Meeting, estate: &Estate) -> Result<(), Error> {
         _ => Error::Io(error),
     })?;
     check_peer(&stream)?;
-    let names: String = sockets.iter().map(|named| format!("{}\n", named.name)).collect();
+    let line = |named: &Named| format!("{}{}\n", named.name, if named.file { WITH_FILE } else { "" });
+    let names: String = sockets.iter().map(line).collect();
     let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|named| named.socket.as_fd()).collect();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -154,12 +182,16 @@ pub fn send(meeting: &Meeting, estate: &Estate) -> Result<(), Error> {
 
 fn await_successor(mut stream: UnixStream) -> Result<(), Error> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut word = [0; SERVING.len()];
+    let mut word = [0; READY.len()];
     match stream.read_exact(&mut word) {
-        Ok(()) if word == SERVING => Ok(()),
+        // From here on the successor serves, whatever becomes of this process.
+        Ok(()) if word == READY => stream.write_all(GO).map_err(|_| Error::Died),
         Ok(()) => Err(Error::Died),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Died),
-        Err(error) => Err(error.into()),
+        Err(error) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Err(Error::Died),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Err(Error::Silent),
+            _ => Err(error.into()),
+        },
     }
 }
 
@@ -171,6 +203,7 @@ fn check_peer(stream: &UnixStream) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests wait for each other's threads")]
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
@@ -186,11 +219,11 @@ mod tests {
         assert!(matches!(send(&meeting, &estate(Vec::new())), Err(Error::NobodyWaits)));
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let estate = estate(vec![Named { name: address.to_string(), socket: socket.into() }]);
+        let estate = estate(vec![Named { name: address.to_string(), socket: socket.into(), file: false }]);
         let theirs = meeting.clone();
         let successor = std::thread::spawn(move || {
             let (named, predecessor) = receive(&theirs).unwrap();
-            predecessor.dismiss();
+            predecessor.relieve().unwrap();
             named
         });
         while let Err(error) = send(&meeting, &estate) {
@@ -212,7 +245,7 @@ mod tests {
         let theirs = meeting.clone();
         let successor = std::thread::spawn(move || drop(receive(&theirs)));
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let estate = estate(vec![Named { name: "one".into(), socket: socket.into() }]);
+        let estate = estate(vec![Named { name: "one".into(), socket: socket.into(), file: false }]);
         let outcome = loop {
             match send(&meeting, &estate) {
                 Err(Error::NobodyWaits) => std::thread::sleep(Duration::from_millis(1)),

@@ -16,10 +16,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use crate::gate::{self, Tunnel};
-use crate::message::{Body, Cause, Incoming};
+use crate::message::{Body, Cause, Incoming, rejection};
 use crate::server::room::Visit;
 use crate::server::roster::{Order, Seat, Stage};
-use crate::server::stay::Stay;
+use crate::server::stay::{Length, Stay};
 use crate::server::stream::Stream;
 use crate::server::wire::Wire;
 
@@ -29,7 +29,7 @@ const FIELDS: usize = 100;
 /// Serves the connection to its end; `early` are its first bytes.
 pub async fn serve(stream: Stream, early: Bytes, visit: &Visit, seat: &Rc<Seat>) {
     let io = TokioIo::new(Wire::http1(stream, early, Rc::clone(seat)));
-    let stay = Stay::new();
+    let stay = Stay::new(seat.now());
     seat.add_stay(&stay);
     let tunnel = Cell::new(None);
     let service = service_fn(|request: Request<Incoming>| {
@@ -38,25 +38,25 @@ pub async fn serve(stream: Stream, early: Bytes, visit: &Visit, seat: &Rc<Seat>)
         let standing = visit.standing();
         let unread = !request.body().is_end_stream();
         seat.note_body(unread);
-        stay.begin(&standing, unread);
+        stay.begin(&standing, request.body().size_hint().exact().is_none());
         let tunnel = &tunnel;
         async move {
             let stay = &busy.stay;
             let mut response =
                 gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request).await;
-            if busy.seat.order() == Order::Drain {
+            // Where a body with two framings ends, nobody can say (RFC 9112 6.3).
+            let astray = unread && response.headers().get(rejection::MARKER).is_some_and(|code| code == "bad_request");
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.set(standing.peer().take_tunnel().map(|tunnel| (tunnel, standing)));
+            } else if astray || busy.seat.order() == Order::Drain {
                 // hyper's own graceful end would close a kept connection at once, with a request on its way.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                tunnel.set(standing.peer().take_tunnel().map(|tunnel| (tunnel, Rc::clone(&standing))));
-            }
-            stay.answer(response.body().size_hint().exact().is_none());
+            stay.answer(Length::of(response.body()));
             Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
         }
     });
-    let standing = visit.standing();
-    let limit = standing.config().server.limits.header_bytes;
+    let limit = visit.standing().config().server.limits.header_bytes;
     let mut connection = http1::Builder::new()
         .max_headers(FIELDS)
         .max_header_size(limit)
@@ -76,10 +76,13 @@ pub async fn serve(stream: Stream, early: Bytes, visit: &Visit, seat: &Rc<Seat>)
         let wire = parts.io.into_inner();
         match tunnel.take() {
             Some((tunnel, standing)) => {
-                stay.go_on(&standing);
+                stay.go_on(standing);
                 run(*tunnel, (wire, parts.read_buf), seat, &stay).await;
             }
-            None => wire.end(outcome.err().as_ref(), standing.gate().style()).await,
+            None => {
+                let style = visit.standing().gate().style();
+                wire.end(outcome.err().as_ref(), style).await;
+            }
         }
     }
 }

@@ -15,10 +15,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use crate::gate::{self, LeaseEnd};
-use crate::message::{Body, Cause, Incoming};
+use crate::message::{Cause, Incoming};
 use crate::server::room::Visit;
 use crate::server::roster::{Order, Seat, Stage};
-use crate::server::stay::Stay;
+use crate::server::stay::{Length, Stay};
 use crate::server::stream::Stream;
 use crate::server::wire::Wire;
 
@@ -95,29 +95,31 @@ struct Ended(LeaseEnd);
 struct Open {
     seat: Rc<Seat>,
     stay: Rc<Stay>,
+    /// The answer was given to its end.
+    whole: bool,
 }
 
 impl Open {
     fn new(seat: Rc<Seat>) -> Self {
-        let stay = Stay::new();
+        let stay = Stay::new(seat.now());
         seat.add_stay(&stay);
         seat.enter(Stage::Busy);
-        Self { seat, stay }
+        Self { seat, stay, whole: false }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.seat.remove_stay(&self.stay) {
+        if self.seat.remove_stay(&self.stay, self.whole) {
             self.seat.enter(Stage::Idle);
         }
     }
 }
 
 async fn answer(visit: Rc<Visit>, seat: Rc<Seat>, request: Request<Incoming>) -> Result<Response<Streamed>, Ended> {
-    let open = Open::new(seat);
+    let mut open = Open::new(seat);
     let standing = visit.standing();
-    open.stay.begin(&standing, !request.body().is_end_stream());
+    open.stay.begin(&standing, request.body().size_hint().exact().is_none());
     let response = {
         let stay = &open.stay;
         let mut handling = pin!(gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request));
@@ -127,17 +129,22 @@ async fn answer(visit: Rc<Visit>, seat: Rc<Seat>, request: Request<Incoming>) ->
         })
         .await?
     };
-    open.stay.answer(response.body().size_hint().exact().is_none());
+    open.stay.answer(Length::of(response.body()));
     let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     let grpc = response.headers().get(CONTENT_TYPE).is_some_and(is_grpc);
-    Ok(response.map(|body| Streamed { body, open, grpc }))
+    open.whole = response.body().is_end_stream();
+    Ok(response.map(|body| {
+        open.stay.hold(body);
+        Streamed { open, grpc, ended: false }
+    }))
 }
 
 /// A response body that ends with its caller's token.
 struct Streamed {
-    body: Body,
     open: Open,
     grpc: bool,
+    /// The trailers of its early end were given.
+    ended: bool,
 }
 
 /// How a gRPC call hears that its token has ended: UNAUTHENTICATED, in trailers.
@@ -154,26 +161,23 @@ impl HttpBody for Streamed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = &mut *self;
-        this.open.stay.hand_over(false);
         if let Some(end) = this.open.stay.over(cx.waker()) {
-            let first = !matches!(this.body, Body::Empty);
-            this.body = Body::Empty;
-            return Poll::Ready(match (this.grpc, first) {
+            return Poll::Ready(match (this.grpc, std::mem::replace(&mut this.ended, true)) {
                 (false, _) => Some(Err(Ended(end).into())),
-                (true, true) => Some(Ok(Frame::trailers(unauthenticated()))),
-                (true, false) => None,
+                (true, false) => Some(Ok(Frame::trailers(unauthenticated()))),
+                (true, true) => None,
             });
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        this.open.stay.hand_over(frame.is_some());
+        let frame = ready!(this.open.stay.poll_body(cx, this.open.seat.now()));
+        this.open.whole |= frame.is_none() || this.open.stay.is_body_over();
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.open.stay.is_body_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.open.stay.body_size()
     }
 }

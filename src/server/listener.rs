@@ -14,11 +14,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock;
 use crate::config::{self, Address};
 use crate::server::Phase;
+use crate::server::seldom::Seldom;
 use crate::server::stream::Socket;
 
 /// Connections that the kernel holds until they are accepted.
@@ -146,6 +149,11 @@ impl SocketFile {
         self.ours.store(false, Ordering::Relaxed);
     }
 
+    /// Takes it over from a predecessor that left it.
+    pub fn claim(&self) {
+        self.ours.store(true, Ordering::Relaxed);
+    }
+
     /// Removes it, unless it was left or is another's by now.
     pub fn remove(&self) {
         let same = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
@@ -268,11 +276,12 @@ impl Listener {
     }
 
     async fn accept(&mut self, socket: Registered) {
+        let failures = Seldom::default();
         let mut turns = 0_usize;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = self.phase.wait_for(|phase| *phase == Phase::Draining) => return,
+                _ = self.phase.wait_for(|phase| phase.is_last()) => return,
             };
             match accepted {
                 Ok(socket) => {
@@ -283,12 +292,24 @@ impl Listener {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if failures.is_due(clock::monotonic()) {
+                        tell(&error);
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
+}
+
+fn tell(error: &io::Error) {
+    let lacking = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error());
+    let remedy = if lacking {
+        "; allow more open files (ulimit -n, or LimitNOFILE= of systemd), or lower server.limits.connections"
+    } else {
+        ""
+    };
+    tracing::warn!("a connection could not be accepted: {error}{remedy}");
 }
 
 /// A socket that this thread's reactor knows.

@@ -15,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, App};
 use crate::config::{self, Config};
-use crate::server::doors::{Doors, Renewal};
+use crate::gate::explain;
+use crate::server::doors::Doors;
 use crate::server::tls;
 
 /// How often files are looked at. A change counts once it has stood still for one look.
@@ -27,6 +28,24 @@ pub struct Origin {
     pub path: PathBuf,
     /// Reads and checks it.
     pub load: Box<dyn Fn() -> Result<Config, config::Error> + Send + Sync>,
+}
+
+impl Origin {
+    /// How gateway.yaml looks, and the files that `config` names. To be asked before these are read.
+    pub fn look(&self, config: &Config) -> Look {
+        look(std::iter::once(&self.path).chain(&config.files))
+    }
+}
+
+/// Says what works but deserves a loud word.
+pub fn warn_of(config: &Config) {
+    // `check` refuses this. A running gateway must not, or a version with one more endpoint would not start.
+    if let Err(hidden) = explain::check_hidden(config) {
+        tracing::warn!("{hidden}");
+    }
+    for warning in &config.warnings {
+        tracing::warn!(key = warning.key, "{}", warning.message);
+    }
 }
 
 /// Why the present configuration stays.
@@ -45,91 +64,133 @@ pub struct Reload {
     origin: Origin,
     app: Arc<App>,
     doors: Arc<Doors>,
+    watch: Watch,
 }
 
 impl Reload {
-    /// Reloads `app` and `doors` from `origin`.
-    pub fn new(origin: Origin, app: Arc<App>, doors: Arc<Doors>) -> Self {
-        Self { origin, app, doors }
+    /// Reloads `app` and `doors` from `origin`, whose files were `seen` at the start.
+    pub fn new(origin: Origin, app: Arc<App>, doors: Arc<Doors>, seen: Look) -> Self {
+        Self { origin, app, doors, watch: Watch::new(seen) }
     }
 
-    async fn reload(&self, why: &str) {
-        let outcome = self.try_reload().await;
+    /// Gives the files that were tried, as they were `seen` before that.
+    async fn reload(&self, why: &str, mut seen: Look) -> Look {
+        let (loaded, files) = self.load(&mut seen);
+        let outcome = self.try_reload(loaded).await;
+        // A present file that the attempt does not name is still what the gateway runs on, if the attempt failed.
+        let edition = self.app.edition();
+        let kept =
+            |path: &PathBuf| *path == self.origin.path || files.contains(path) || edition.config.files.contains(path);
+        seen.retain(|path, _| kept(path));
         self.app.counters().reloaded(outcome.is_ok());
         match outcome {
             Ok(waiting) => {
                 tracing::info!(why, "gateway.yaml is reloaded");
+                warn_of(&self.app.edition().config);
                 for key in waiting {
-                    tracing::warn!(key, "has changed: that takes effect at a restart only");
+                    tracing::warn!(
+                        key,
+                        "{key}: the file differs from what runs; restart, or run --upgrade, to apply it"
+                    );
                 }
             }
             Err(error) => tracing::error!(why, "not reloaded, the old configuration stays: {error}"),
         }
+        seen
     }
 
-    async fn try_reload(&self) -> Result<Vec<&'static str>, Error> {
-        let config = (self.origin.load)()?;
-        let renewal = Renewal::load(&config.server)?;
+    /// Reads the configuration, and gives the files that it names, good or bad. Each of them is `seen` before it is read:
+    /// whatever comes or changes meanwhile is a change.
+    fn load(&self, seen: &mut Look) -> (Result<Config, config::Error>, Vec<PathBuf>) {
+        loop {
+            let loaded = (self.origin.load)();
+            let files = loaded.as_ref().map_or_else(config::Error::files, |config| &config.files).to_vec();
+            let unseen = look(files.iter().filter(|path| !seen.contains_key(*path)));
+            if unseen.is_empty() {
+                return (loaded, files);
+            }
+            seen.extend(unseen);
+        }
+    }
+
+    async fn try_reload(&self, loaded: Result<Config, config::Error>) -> Result<Vec<&'static str>, Error> {
+        let config = loaded?;
+        let renewal = self.doors.load(&config.server)?;
         let waiting = self.app.renew(config).await?;
         self.doors.renew(renewal);
         Ok(waiting)
     }
 
-    /// What the files look like from outside.
-    fn look(&self) -> Look {
-        let edition = self.app.edition();
-        let files = std::iter::once(self.origin.path.clone()).chain(files(&edition.config));
-        files.map(|path| (path.clone(), Mark::of(&path))).collect()
+    /// Reloads what was `seen`. From then on those files are watched that the present configuration names, and those that
+    /// the attempt named: it may have failed for one that is yet to come.
+    async fn take(&mut self, why: &str, seen: Look) {
+        let tried = self.reload(why, seen).await;
+        self.watch.note(tried);
     }
 
-    /// Reloads what was `seen`. Gives what is loaded then: files that are named only now count as they are.
-    async fn take(&self, why: &str, seen: Look) -> Look {
-        self.reload(why).await;
-        let mut loaded = self.look();
-        for (path, mark) in &mut loaded {
-            if let Some(seen) = seen.get(path) {
-                *mark = *seen;
-            }
-        }
-        loaded
-    }
-
-    async fn watch(&self) -> io::Result<()> {
+    async fn run(&mut self) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut looks = tokio::time::interval(LOOK);
-        let mut loaded = self.look();
-        let mut last = loaded.clone();
         loop {
             tokio::select! {
                 heard = hangup.recv() => {
                     if heard.is_none() {
                         return Ok(());
                     }
-                    loaded = self.take("SIGHUP", self.look()).await;
+                    self.take("SIGHUP", self.watch.look()).await;
                 }
                 _ = looks.tick() => {
-                    let now = self.look();
-                    if now == last && now != loaded {
-                        loaded = self.take("a file has changed", now).await;
+                    let now = self.watch.look();
+                    if self.watch.is_due(&now) {
+                        self.take("a file has changed", now).await;
                     }
-                    last = self.look();
                 }
             }
         }
     }
 }
 
-/// The files beside gateway.yaml that are read when parts are built.
-fn files(config: &Config) -> impl Iterator<Item = PathBuf> {
-    let own = config.server.tls.iter().flat_map(tls::files);
-    own.chain(config.upstreams.iter().filter_map(|upstream| upstream.tls.ca.clone()))
+/// What the files look like from outside.
+pub type Look = BTreeMap<PathBuf, Option<Mark>>;
+
+fn look<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Look {
+    files.into_iter().map(|path| (path.clone(), Mark::of(path))).collect()
 }
 
-type Look = BTreeMap<PathBuf, Option<Mark>>;
+/// Which files make the configuration, and whether they have changed.
+struct Watch {
+    /// As the last attempt had them.
+    tried: Look,
+    /// At the last look.
+    last: Look,
+}
+
+impl Watch {
+    fn new(seen: Look) -> Self {
+        Self { tried: seen.clone(), last: seen }
+    }
+
+    fn look(&self) -> Look {
+        look(self.tried.keys())
+    }
+
+    /// Whether what is there `now` is to be tried: it is not what was tried, and has stood still for a look.
+    fn is_due(&mut self, now: &Look) -> bool {
+        let still = self.last == *now;
+        self.last.clone_from(now);
+        still && self.tried != *now
+    }
+
+    /// Notes what was `tried`, good or bad.
+    fn note(&mut self, tried: Look) {
+        self.last.clone_from(&tried);
+        self.tried = tried;
+    }
+}
 
 /// A file as far as its directory entry tells: enough to see that it was written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
+pub struct Mark {
     changed: (i64, i64),
     size: u64,
     inode: u64,
@@ -146,7 +207,7 @@ impl Mark {
 #[async_trait]
 impl Service for Reload {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        if let Err(error) = self.watch().await {
+        if let Err(error) = self.run().await {
             tracing::error!(%error, "SIGHUP cannot be watched: this process will not reload");
         }
     }
@@ -159,3 +220,6 @@ impl Service for Reload {
         Some(1)
     }
 }
+
+#[cfg(test)]
+mod tests;

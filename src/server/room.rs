@@ -1,7 +1,7 @@
 //! What the connections of one worker share, and what each brings to the gate.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use crate::app::{App, Edition};
@@ -47,9 +47,14 @@ impl Room {
     ///
     /// # Errors
     /// It is to be closed.
-    pub async fn open(&self, arrival: Arrival) -> Result<Guest, doors::Error> {
+    pub async fn open(&self, arrival: Arrival) -> Result<Guest, doors::Refused> {
         let shift = self.shift();
         self.doors.open(arrival, &shift.edition.config.server.trusted_proxies).await
+    }
+
+    /// Counts one that was not let in.
+    pub fn turn_away(&self, refused: &doors::Refused) {
+        self.doors.turn_away(refused, self.app.counters());
     }
 
     /// Takes `edition` for all requests to come.
@@ -71,17 +76,16 @@ impl Room {
         self.roster.close_longest_idle(self.doors.census.sweep(self.index, idle));
         self.access.flush();
         self.shift.borrow().own.pools.tick();
-        self.past.borrow_mut().retain(|shift| {
-            shift.own.pools.tick();
-            Rc::strong_count(shift) > 1
-        });
+        // Their pools go by the same clock.
+        self.past.borrow_mut().retain(|shift| Rc::strong_count(shift) > 1);
     }
 }
 
-/// A connection on one edition.
+/// A request's place: the edition of its moment, and the connection as that sees it.
+#[derive(Clone)]
 pub struct Standing {
     shift: Rc<Shift>,
-    peer: Peer,
+    peer: Rc<Peer>,
 }
 
 impl Standing {
@@ -106,31 +110,31 @@ impl Standing {
     }
 }
 
-/// A connection in a room: each of its requests is judged by the edition of its moment.
+/// A connection in a room: each of its requests is judged by the edition of its moment. Between two it holds none, so that
+/// a silent connection keeps no edition alive.
 pub struct Visit {
     room: Rc<Room>,
     source: Source,
-    standing: RefCell<Rc<Standing>>,
+    /// What was known at the last request, and of which edition.
+    peer: RefCell<(Weak<Shift>, Rc<Peer>)>,
 }
 
 impl Visit {
     /// A new connection.
     pub fn new(room: &Rc<Room>, source: Source) -> Self {
-        let standing = Rc::new(Self::stand(room.shift(), source));
-        Self { room: Rc::clone(room), source, standing: RefCell::new(standing) }
+        let shift = room.shift();
+        let peer = Rc::new(Peer::new(source, &shift.edition.gate));
+        Self { room: Rc::clone(room), source, peer: RefCell::new((Rc::downgrade(&shift), peer)) }
     }
 
     /// Where its next request stands.
-    pub fn standing(&self) -> Rc<Standing> {
-        let mut standing = self.standing.borrow_mut();
-        if !Rc::ptr_eq(&standing.shift, &self.room.shift.borrow()) {
-            *standing = Rc::new(Self::stand(self.room.shift(), self.source));
+    pub fn standing(&self) -> Standing {
+        let shift = self.room.shift();
+        let mut peer = self.peer.borrow_mut();
+        // A Weak keeps the address from being used again.
+        if !std::ptr::eq(peer.0.as_ptr(), Rc::as_ptr(&shift)) {
+            *peer = (Rc::downgrade(&shift), Rc::new(Peer::new(self.source, &shift.edition.gate)));
         }
-        Rc::clone(&standing)
-    }
-
-    fn stand(shift: Rc<Shift>, source: Source) -> Standing {
-        let peer = Peer::new(source, &shift.edition.gate);
-        Standing { shift, peer }
+        Standing { peer: Rc::clone(&peer.1), shift }
     }
 }

@@ -12,17 +12,25 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::config::ServerTimeouts;
 use crate::server::census::Idle;
-use crate::server::frames::Frames;
+use crate::server::frames::{self, Frames};
 use crate::server::stay::Stay;
 
 /// How long a draining worker leaves connections open that are asking for nothing: a request may be on its way.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(1500);
 
 /// Ticks between two looks at what the answers under way hang on: well within the second that the contract gives.
 const LOOK: u32 = 4;
 
-/// PING, SETTINGS, PRIORITY and RST_STREAM frames that a client may send between two sweeps.
-const CHATTER: u32 = 1000;
+/// Frames that bring nothing (PING, SETTINGS, PRIORITY, RST_STREAM …) that a client may send between two sweeps.
+const CHATTER: u32 = 1000 * frames::ASKING;
+
+/// Streams that a client may reset within a second of opening them, when it resets most: beyond that each is an upstream's
+/// work for nothing (CVE-2023-44487).
+const PREMATURE: u32 = 200;
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// Looks at which the client may leave an ended stream open, by not widening its window, until the connection is closed.
+const LAST_LOOKS: u32 = 2;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +71,8 @@ pub struct Seat {
     unread: Cell<bool>,
     /// HTTP/2: since when a frame or a header block has been arriving that is not whole yet.
     partial: Cell<Option<Instant>>,
-    /// HTTP/2: since when the client leaves all its answers lying, by not widening their windows.
-    lying: Cell<Option<Instant>>,
+    /// HTTP/2: streams so far, and those that the client reset soon.
+    streams: Cell<(u32, u32)>,
     /// HTTP/2: frames since the last sweep that only ask for work.
     chatter: Cell<u32>,
     /// What the answers under way hang on.
@@ -111,10 +119,10 @@ impl Seat {
         if matches!(self.stage.get(), Stage::New | Stage::Head) && !frames.is_partial() {
             self.enter(Stage::Idle);
         }
+        let moved_on = frames.has_moved_on();
         match (frames.is_partial(), self.partial.get()) {
-            (true, None) => self.partial.set(Some(self.tick.get())),
-            (true, Some(_)) => {}
-            (false, _) => self.partial.set(None),
+            (true, Some(_)) if !moved_on => {}
+            (partial, _) => self.partial.set(partial.then(|| self.tick.get())),
         }
         let chatter = self.chatter.get() + frames.take_chatter();
         self.chatter.set(chatter);
@@ -129,11 +137,23 @@ impl Seat {
         self.stays.borrow_mut().push(Rc::clone(stay));
     }
 
-    /// An answer is over; `true` when it was the last.
-    pub fn remove_stay(&self, stay: &Rc<Stay>) -> bool {
+    /// HTTP/2: a stream is over, `whole` or not; `true` when it was the last.
+    pub fn remove_stay(&self, stay: &Rc<Stay>, whole: bool) -> bool {
+        let (all, mut reset) = self.streams.get();
+        reset += u32::from(!whole && self.tick.get().duration_since(stay.begun()) < YOUNG);
+        self.streams.set((all + 1, reset));
+        if reset > PREMATURE && reset > all / 2 {
+            tracing::debug!("an HTTP/2 client resets most of its streams at once: its connection is closed");
+            self.close();
+        }
         let mut stays = self.stays.borrow_mut();
         stays.retain(|other| !Rc::ptr_eq(other, stay));
         stays.is_empty()
+    }
+
+    /// The time of the last sweep.
+    pub fn now(&self) -> Instant {
+        self.tick.get()
     }
 
     /// Whether nothing is asked for, and nothing told yet.
@@ -236,7 +256,7 @@ impl Roster {
             stalled: Cell::new(None),
             unread: Cell::new(false),
             partial: Cell::new(None),
-            lying: Cell::new(None),
+            streams: Cell::new((0, 0)),
             chatter: Cell::new(0),
             stays: RefCell::default(),
             waker: RefCell::new(None),
@@ -262,7 +282,7 @@ impl Roster {
             let now = clock::monotonic();
             self.tick.set(now);
             for seat in self.seats.borrow().values() {
-                if seat.stage() == Stage::New {
+                if matches!(seat.stage(), Stage::New | Stage::Idle) {
                     seat.since.set(now);
                 }
                 seat.command(Order::Drain);
@@ -278,7 +298,7 @@ impl Roster {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
         if ticks.is_multiple_of(LOOK) {
-            self.look_at_stays(now);
+            self.look_at_stays();
         }
         let timeouts = self.timeouts.get();
         let mut idle = Idle::default();
@@ -291,9 +311,7 @@ impl Roster {
                 Stage::Busy | Stage::Flushing | Stage::Tunnel => Duration::MAX,
             };
             let over = |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) > limit);
-            let stalled = over(seat.stalled.get(), timeouts.idle)
-                || over(seat.lying.get(), timeouts.idle)
-                || over(seat.partial.get(), timeouts.header);
+            let stalled = over(seat.stalled.get(), timeouts.idle) || over(seat.partial.get(), timeouts.header);
             let age = now.duration_since(seat.since.get());
             if stalled || age > limit {
                 seat.command(Order::Close);
@@ -318,13 +336,21 @@ impl Roster {
         }
     }
 
-    fn look_at_stays(&self, tick: Instant) {
-        let now = clock::now();
+    fn look_at_stays(&self) {
+        let (now, tick, idle) = (clock::now(), self.tick.get(), self.timeouts.get().idle);
         for seat in self.seats.borrow().values() {
             let stays = seat.stays.borrow();
-            stays.iter().for_each(|stay| stay.look(now));
-            let lying = !stays.is_empty() && stays.iter().all(|stay| stay.lies());
-            seat.lying.set(lying.then(|| seat.lying.get().unwrap_or(tick)));
+            let mut lying = 0;
+            for stay in &*stays {
+                stay.look(now);
+                lying += usize::from(stay.look_whether_it_lies(tick, idle));
+                if stay.looks_since_its_end() > LAST_LOOKS {
+                    seat.close();
+                }
+            }
+            if lying > 0 && lying == stays.len() {
+                seat.close();
+            }
         }
     }
 }

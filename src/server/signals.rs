@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGQUIT stops once a successor serves.
+//! Signals: SIGTERM and SIGINT drain and stop; another one ends what is being waited for, the leave or the drain. SIGQUIT
+//! stops once a successor serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::app::App;
+use crate::clock;
 use crate::server::Phase;
 use crate::server::farewell::Farewell;
 use crate::server::handover::{self, Estate, Meeting};
@@ -19,14 +22,14 @@ pub struct Signals {
     pub phase: watch::Sender<Phase>,
     /// Those who finish requests.
     pub workers: Workers,
-    /// How long draining may take.
-    pub patience: Duration,
+    /// Whose configuration says how long draining may take.
+    pub app: Arc<App>,
     /// Who asks whether this process is ready.
     pub farewell: Arc<Farewell>,
     /// Where a successor waits; `None` when there can be none.
     pub meeting: Option<Meeting>,
     /// What a successor gets.
-    pub estate: Estate,
+    pub estate: Arc<Estate>,
 }
 
 struct Watched {
@@ -74,29 +77,48 @@ impl ShutdownSignalWatch for Signals {
         loop {
             match signals.next().await {
                 Asked::Stop => {
+                    let begin = clock::monotonic();
                     tokio::select! {
                         () = self.take_leave() => {}
                         () = signals.stop() => {}
                     }
-                    break;
+                    let left = begin.elapsed();
+                    self.drain(Phase::Draining, left, &mut signals).await;
+                    return ShutdownSignal::FastShutdown;
                 }
-                Asked::HandOver if self.hand_over() => break,
-                Asked::HandOver => {}
+                Asked::HandOver => {
+                    let handed_over = tokio::select! {
+                        handed_over = self.hand_over() => handed_over,
+                        () = signals.stop() => {
+                            self.drain(Phase::Draining, Duration::ZERO, &mut signals).await;
+                            return ShutdownSignal::FastShutdown;
+                        }
+                    };
+                    if handed_over {
+                        break;
+                    }
+                }
             }
         }
-        self.drain(&mut signals).await;
+        self.drain(Phase::Succeeded, Duration::ZERO, &mut signals).await;
         ShutdownSignal::FastShutdown
     }
 }
 
 impl Signals {
+    fn patience(&self) -> Duration {
+        self.app.edition().config.server.timeouts.drain
+    }
+
     /// Whether a successor serves now.
-    fn hand_over(&self) -> bool {
-        let Some(meeting) = &self.meeting else {
+    async fn hand_over(&self) -> bool {
+        let Some(meeting) = self.meeting.clone() else {
             tracing::error!("no hand-over: gateway.yaml cannot be found any more. This process goes on serving");
             return false;
         };
-        match handover::send(meeting, &self.estate) {
+        let estate = Arc::clone(&self.estate);
+        let sent = tokio::task::spawn_blocking(move || handover::send(&meeting, &estate)).await;
+        match sent.unwrap_or(Err(handover::Error::Died)) {
             Ok(()) => {
                 tracing::info!("the successor serves");
                 true
@@ -111,20 +133,22 @@ impl Signals {
     /// Goes on taking connections for as long as a load balancer may still send some.
     async fn take_leave(&self) {
         if self.farewell.is_expected() {
-            let limit = self.patience / 3;
+            let limit = self.patience() / 3;
             tracing::info!(within = ?limit, "leaving: /readyz says so, and connections are still taken until it was heard");
             let _ = self.phase.send(Phase::Leaving);
             let _ = tokio::time::timeout(limit, self.farewell.heard()).await;
         }
     }
 
-    async fn drain(&self, signals: &mut Watched) {
-        tracing::info!(within = ?self.patience, "draining: requests in flight are finished");
+    /// `left` of `server.timeouts.drain` has gone by.
+    async fn drain(&self, phase: Phase, left: Duration, signals: &mut Watched) {
+        let patience = self.patience().saturating_sub(left);
+        tracing::info!(seconds = patience.as_secs_f32().round(), "draining: requests in flight are finished");
         // Nobody listens only when all services have ended already.
-        let _ = self.phase.send(Phase::Draining);
+        let _ = self.phase.send(phase);
         tokio::select! {
             () = self.workers.finished() => tracing::info!("drained"),
-            () = tokio::time::sleep(self.patience) => {
+            () = tokio::time::sleep(patience) => {
                 tracing::warn!("server.timeouts.drain is over: what is still open is cut off");
             }
             () = signals.stop() => tracing::warn!("a second signal: what is still open is cut off"),

@@ -1,64 +1,98 @@
 //! One exchange as the sweep sees it: whether its caller may stay, and how it is ended when not.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
 
 use crate::clock::UnixTime;
 use crate::gate::{Lease, LeaseEnd};
+use crate::message::{Body, Cause};
 use crate::server::room::Standing;
-
-/// How far an exchange has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Asked whole: it gets the answer that it was let in for.
-    Asking,
-    /// Of this request the body is still arriving, or of the answer, which has a known length.
-    Moving,
-    /// An answer without an end that is known, or a tunnel.
-    Endless,
-}
 
 /// See the module.
 pub struct Stay {
     /// Filled by the gate.
     pub lease: Lease,
-    standing: RefCell<Option<Rc<Standing>>>,
-    phase: Cell<Phase>,
+    standing: RefCell<Option<Standing>>,
+    /// HTTP/2: the answer's body. Here, because a client that widens no window keeps it from being asked for, and it is to
+    /// end nevertheless.
+    body: RefCell<Body>,
+    begun: Instant,
+    /// Nobody knows how long the request's body is.
+    asks_endlessly: Cell<bool>,
+    /// The answer has begun; whether anybody knows how long that is.
+    answers: Cell<Option<Length>>,
     over: Cell<Option<LeaseEnd>>,
-    handed: Cell<bool>,
+    looks: Cell<u32>,
+    handed: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
 
+/// Of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// It was told.
+    Known,
+    /// It ends when it ends; so does a tunnel.
+    Endless,
+}
+
+impl Length {
+    /// Of a body.
+    pub fn of(body: &Body) -> Self {
+        if body.size_hint().exact().is_some() { Self::Known } else { Self::Endless }
+    }
+}
+
 impl Stay {
-    /// Nothing is under way.
-    pub fn new() -> Rc<Self> {
+    /// Nothing is under way at `now`.
+    pub fn new(now: Instant) -> Rc<Self> {
         Rc::new(Self {
             lease: Lease::default(),
             standing: RefCell::default(),
-            phase: Cell::new(Phase::Asking),
+            body: RefCell::default(),
+            begun: now,
+            asks_endlessly: Cell::new(false),
+            answers: Cell::new(None),
             over: Cell::new(None),
-            handed: Cell::new(false),
+            looks: Cell::new(0),
+            handed: Cell::new(None),
             waker: RefCell::default(),
         })
     }
 
-    /// A request came in; `moving` tells that its body has not.
-    pub fn begin(&self, standing: &Rc<Standing>, moving: bool) {
-        self.lease.clear();
-        self.phase.set(if moving { Phase::Moving } else { Phase::Asking });
-        *self.standing.borrow_mut() = Some(Rc::clone(standing));
+    /// When it was made.
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
-    /// The answer begins; `endless` tells that nobody knows how long it is.
-    pub fn answer(&self, endless: bool) {
-        self.phase.set(if endless { Phase::Endless } else { Phase::Moving });
+    /// A request came in, `endless` when its body has no known length.
+    pub fn begin(&self, standing: &Standing, endless: bool) {
+        self.lease.clear();
+        self.answers.set(None);
+        self.asks_endlessly.set(endless);
+        *self.standing.borrow_mut() = Some(standing.clone());
+    }
+
+    /// The answer begins.
+    pub fn answer(&self, length: Length) {
+        self.answers.set(Some(length));
+    }
+
+    /// HTTP/2: the answer's body is kept here.
+    pub fn hold(&self, body: Body) {
+        *self.body.borrow_mut() = body;
     }
 
     /// The answer was 101: the connection is a tunnel from now on, by the same lease.
-    pub fn go_on(&self, standing: &Rc<Standing>) {
-        self.phase.set(Phase::Endless);
-        *self.standing.borrow_mut() = Some(Rc::clone(standing));
+    pub fn go_on(&self, standing: Standing) {
+        self.answers.set(Some(Length::Endless));
+        *self.standing.borrow_mut() = Some(standing);
     }
 
     /// The exchange is over.
@@ -66,14 +100,38 @@ impl Stay {
         self.standing.borrow_mut().take();
     }
 
-    /// HTTP/2: notes whether the client has been given something that it has not asked beyond since.
-    pub fn hand_over(&self, handed: bool) {
-        self.handed.set(handed);
+    /// HTTP/2: the next part of the body that is [held](Self::hold).
+    pub fn poll_body(&self, cx: &mut Context<'_>, now: Instant) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        self.handed.set(None);
+        let part = Pin::new(&mut *self.body.borrow_mut()).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(_))) = part {
+            self.handed.set(Some(now));
+        }
+        part
     }
 
-    /// Whether the client leaves the answer lying: to be asked about with some time in between.
-    pub fn lies(&self) -> bool {
-        self.handed.get()
+    /// HTTP/2: whether the held body is over. One that was broken off must not look whole.
+    pub fn is_body_over(&self) -> bool {
+        self.over.get().is_none() && self.body.borrow().is_end_stream()
+    }
+
+    /// HTTP/2: the size of the held body.
+    pub fn body_size(&self) -> SizeHint {
+        self.body.borrow().size_hint()
+    }
+
+    /// HTTP/2: whether the client has left for `limit` what it was given. The upstream need not wait for it then.
+    pub fn look_whether_it_lies(&self, now: Instant, limit: Duration) -> bool {
+        let lies = self.handed.get().is_some_and(|since| now.duration_since(since) > limit);
+        if lies && self.over.get().is_none() {
+            self.abort(LeaseEnd::Left);
+        }
+        lies
+    }
+
+    /// Looks that have gone by since it was to end, for a caller who may not stay.
+    pub fn looks_since_its_end(&self) -> u32 {
+        self.looks.get()
     }
 
     /// Why it must end, once it must. `waker` hears of it.
@@ -85,17 +143,31 @@ impl Stay {
         self.over.get()
     }
 
-    /// Looks whether the caller may stay.
+    /// Looks whether the caller may stay. One who asked, and waits, gets the answer that he was let in for.
     pub fn look(&self, now: UnixTime) {
-        let phase = self.phase.get();
+        if matches!(self.over.get(), Some(LeaseEnd::Revoked | LeaseEnd::Expired)) {
+            self.looks.set(self.looks.get() + 1);
+            return;
+        }
+        let (asks, answers) = (self.lease.is_uploading(), self.answers.get());
+        if !asks && answers.is_none() {
+            return;
+        }
+        let endless = answers == Some(Length::Endless) || (asks && self.asks_endlessly.get());
         let standing = self.standing.borrow();
-        let Some(standing) = standing.as_ref().filter(|_| phase != Phase::Asking) else { return };
-        if let Some(end) = standing.gate().end_of(&self.lease, phase == Phase::Endless, now) {
-            tracing::debug!(?end, "an answer under way is ended with its token");
-            self.over.set(Some(end));
-            if let Some(waker) = &*self.waker.borrow() {
-                waker.wake_by_ref();
-            }
+        let end = standing.as_ref().and_then(|standing| standing.gate().end_of(&self.lease, endless, now));
+        if let Some(end) = end {
+            self.abort(end);
+        }
+    }
+
+    /// Ends it: what the upstream has to do with it at once, the rest when its task runs.
+    fn abort(&self, end: LeaseEnd) {
+        tracing::debug!(?end, "an answer under way is ended");
+        self.over.set(Some(end));
+        drop(self.body.take());
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 }

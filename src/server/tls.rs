@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -60,7 +61,7 @@ pub enum Error {
         /// Its file.
         path: PathBuf,
         /// Why not.
-        source: rustls::Error,
+        source: Box<rustls::Error>,
         /// What is taken.
         remedy: &'static str,
     },
@@ -85,15 +86,15 @@ pub enum Error {
         /// Why not.
         source: rustls::server::VerifierBuilderError,
     },
+    /// A reload brings none, and listeners that are open need some.
+    #[error(
+        "server.tls: is missing, and a listener that is open speaks TLS until a restart; put the certificates back, \
+         or restart"
+    )]
+    Needed,
     /// rustls refuses what was put together.
     #[error("server.tls: {0}")]
-    Config(#[source] rustls::Error),
-}
-
-/// The files that the certificates come from: to be watched.
-pub fn files(tls: &Tls) -> Vec<PathBuf> {
-    let pairs = tls.certificates.iter().flat_map(|pair| [&pair.cert, &pair.key]);
-    pairs.chain(&tls.client_ca).cloned().collect()
+    Config(#[source] Box<rustls::Error>),
 }
 
 /// Makes TLS of connections. A clone is a reference to the same.
@@ -116,7 +117,7 @@ impl Acceptor {
         }
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(Error::Config)?;
+            .map_err(|source| Error::Config(source.into()))?;
         let config = match &tls.client_ca {
             None => config.with_no_client_auth(),
             Some(path) => {
@@ -128,7 +129,7 @@ impl Acceptor {
         };
         let mut config = config.with_cert_resolver(Arc::new(Certificates(certificates)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::Config)?;
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|source| Error::Config(source.into()))?;
         // A replay of early data would be a second request.
         config.max_early_data_size = 0;
         Ok(Self { inner: Arc::new(config).into() })
@@ -169,7 +170,7 @@ fn load_pair(key: &str, pair: &Certificate, provider: &CryptoProvider) -> Result
     let unusable = |source, key: &str, path: &Path, remedy| Error::Unusable {
         key: key.to_owned(),
         path: path.to_owned(),
-        source,
+        source: Box::new(source),
         remedy,
     };
     let private = provider.key_provider.load_private_key(private).map_err(|source| {
@@ -190,7 +191,12 @@ fn load_pair(key: &str, pair: &Certificate, provider: &CryptoProvider) -> Result
             return Err(unusable(source, &cert_key, &pair.cert, "give an X.509 certificate of version 3"));
         }
     }
-    warn_of_time(&cert_key, &pair.cert, &certified, provider);
+    if let Some(what) = misfit_in_time(&certified, clock::now(), provider) {
+        tracing::warn!(
+            "{cert_key}: {}: {what}: clients will refuse it; renew it, or set the clock",
+            pair.cert.display()
+        );
+    }
     Ok(Arc::new(certified))
 }
 
@@ -201,7 +207,7 @@ fn load_authorities(path: &Path) -> Result<RootCertStore, Error> {
         roots.add(certificate).map_err(|source| Error::Unusable {
             key: key.to_owned(),
             path: path.to_owned(),
-            source,
+            source: Box::new(source),
             remedy: "give the certificates of authorities, in PEM",
         })?;
     }
@@ -226,21 +232,19 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { key: key.to_owned(), path: path.to_owned(), source })
 }
 
-/// Says so when the certificate has expired, or is not valid yet. Its times are judged before its issuer, so that no
+/// What is wrong, when the certificate has expired or is not valid yet. Its times are judged before its issuer, so that no
 /// authority need be known.
-fn warn_of_time(key: &str, path: &Path, certified: &CertifiedKey, provider: &CryptoProvider) {
-    let seconds = u64::try_from(clock::now().secs()).unwrap_or(0);
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    let Some(parsed) = certified.cert.first().and_then(|first| ParsedCertificate::try_from(first).ok()) else { return };
+fn misfit_in_time(certified: &CertifiedKey, now: clock::UnixTime, provider: &CryptoProvider) -> Option<&'static str> {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.secs()).unwrap_or(0)));
+    let parsed = ParsedCertificate::try_from(certified.cert.first()?).ok()?;
     let algorithms = provider.signature_verification_algorithms.all;
     let verdict = verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], now, algorithms);
-    let Err(rustls::Error::InvalidCertificate(reason)) = verdict else { return };
-    let what = match reason {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
-        _ => return,
-    };
-    tracing::warn!("{key}: {}: {what}: clients will refuse it; renew it, or set the clock", path.display());
+    let Err(rustls::Error::InvalidCertificate(reason)) = verdict else { return None };
+    match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some("has expired"),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Some("is not valid yet"),
+        _ => None,
+    }
 }
 
 /// In the order of the file. They are few, and parsing one takes a hundredth of the time that signing does: no index.

@@ -91,7 +91,7 @@ async fn work(room: Room, mut connections: mpsc::UnboundedReceiver<Arrival>, mut
                 room.app.look_at_store();
             }
             Ok(()) = editions.changed() => room.change(Arc::clone(&editions.borrow_and_update())),
-            _ = phase.wait_for(|phase| *phase == Phase::Draining), if !room.roster.is_draining() => {
+            _ = phase.wait_for(|phase| phase.is_last()), if !room.roster.is_draining() => {
                 room.roster.drain();
             }
         }

@@ -149,6 +149,17 @@ impl Feed {
         Ok(())
     }
 
+    /// Takes in what was written while nobody followed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn catch_up(&mut self) -> Result<(), Error> {
+        self.read().await?;
+        self.freshness.hear();
+        self.freshness.look();
+        Ok(())
+    }
+
     /// Keeps the blocklist current and the store tidy, for ever.
     pub async fn run(self) {
         let store = self.store.clone();

@@ -10,6 +10,8 @@ use prometheus::{
 
 pub use prometheus::Error;
 
+use crate::clock;
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -23,6 +25,34 @@ pub enum Outcome {
 
 impl Outcome {
     const ALL: [&'static str; 3] = ["forwarded", "answered", "refused"];
+}
+
+/// Why a connection is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `server.limits.connections`.
+    Connections,
+    /// `server.limits.per_address`.
+    PerAddress,
+    /// The peer is not in `server.trusted_proxies`.
+    UntrustedProxy,
+    /// There is no PROXY protocol header, or a wrong one.
+    ProxyHeader,
+    /// The TLS handshake failed.
+    Tls,
+}
+
+impl Refusal {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
+    /// In the order of the declaration.
+    const ALL: [&'static str; Self::COUNT] = ["connections", "per_address", "untrusted_proxy", "proxy_header", "tls"];
+
+    /// Its label.
+    pub fn label(self) -> &'static str {
+        Self::ALL.get(self as usize).copied().unwrap_or_default()
+    }
 }
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
@@ -40,17 +70,41 @@ pub struct Metrics {
     pub lost_lines: IntCounter,
     reloads: IntCounterVec,
     reloaded: IntGauge,
+    loaded: IntGauge,
+    refused: IntCounterVec,
+    evicted: IntCounter,
     gauges: Gauges,
 }
 
 struct Gauges {
     servers: IntGaugeVec,
     connections: IntGauge,
-    refused: IntGaugeVec,
     revocations: IntGauge,
     store_up: IntGauge,
     feed_silence_ms: IntGauge,
     stale: IntGauge,
+}
+
+impl Gauges {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let servers = IntGaugeVec::new(
+            Opts::new("portcullis_upstream_server_up", "1 when the server of the upstream gets requests."),
+            &["upstream", "server"],
+        )?;
+        registry.register(Box::new(servers.clone()))?;
+        Ok(Self {
+            servers,
+            connections: gauge(registry, "portcullis_connections", "Client connections that are open.")?,
+            revocations: gauge(registry, "portcullis_revocations", "Live revocations in memory.")?,
+            store_up: gauge(registry, "portcullis_store_up", "1 when the store answered last time.")?,
+            feed_silence_ms: gauge(
+                registry,
+                "portcullis_feed_silence_milliseconds",
+                "How long ago the store was heard: the bound on how late a revocation of another process is.",
+            )?,
+            stale: gauge(registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
+        })
+    }
 }
 
 /// What the listeners have counted.
@@ -58,12 +112,8 @@ struct Gauges {
 pub struct Connections {
     /// Client connections that are open.
     pub open: u64,
-    /// Idle ones that were closed to make room.
-    pub closed: u64,
-    /// Those that were turned away for `server.limits.connections`.
-    pub refused: u64,
-    /// Those that were turned away for `server.limits.per_address`.
-    pub refused_address: u64,
+    /// Idle ones that were closed to make room, since the start.
+    pub evicted: u64,
 }
 
 /// What is read off when metrics are asked for.
@@ -109,36 +159,41 @@ impl Metrics {
         let reloaded =
             gauge(&registry, "portcullis_config_last_reload_success", "0 when the last reload kept the old one.")?;
         reloaded.set(1);
-        let servers = IntGaugeVec::new(
-            Opts::new("portcullis_upstream_server_up", "1 when the server of the upstream gets requests."),
-            &["upstream", "server"],
+        let loaded = gauge(
+            &registry,
+            "portcullis_config_last_reload_timestamp_seconds",
+            "When the present configuration was taken up.",
         )?;
-        registry.register(Box::new(servers.clone()))?;
-        let refused = IntGaugeVec::new(
-            Opts::new("portcullis_connections_refused", "Connections closed or turned away since the start, by limit."),
-            &["limit"],
+        loaded.set(clock::now().secs());
+        let refused = IntCounterVec::new(
+            Opts::new("portcullis_connections_refused_total", "Connections that were turned away, by reason."),
+            &["reason"],
         )?;
+        for reason in Refusal::ALL {
+            refused.with_label_values(&[reason]);
+        }
         registry.register(Box::new(refused.clone()))?;
-        let gauges = Gauges {
-            servers,
-            refused,
-            connections: gauge(&registry, "portcullis_connections", "Client connections that are open.")?,
-            revocations: gauge(&registry, "portcullis_revocations", "Live revocations in memory.")?,
-            store_up: gauge(&registry, "portcullis_store_up", "1 when the store answered last time.")?,
-            feed_silence_ms: gauge(
-                &registry,
-                "portcullis_feed_silence_milliseconds",
-                "How long ago the store was heard: the bound on how late a revocation of another process is.",
-            )?,
-            stale: gauge(&registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
-        };
-        Ok(Self { registry, requests, seconds, lost_lines, reloads, reloaded, gauges })
+        let evicted = IntCounter::new(
+            "portcullis_connections_evicted_total",
+            "Idle connections that were closed to make room for others.",
+        )?;
+        registry.register(Box::new(evicted.clone()))?;
+        let gauges = Gauges::new(&registry)?;
+        Ok(Self { registry, requests, seconds, lost_lines, reloads, reloaded, loaded, refused, evicted, gauges })
     }
 
     /// Counts a reload of the configuration.
     pub fn reloaded(&self, success: bool) {
         self.reloads.with_label_values(&[if success { "success" } else { "failure" }]).inc();
         self.reloaded.set(i64::from(success));
+        if success {
+            self.loaded.set(clock::now().secs());
+        }
+    }
+
+    /// Counts a connection that is turned away.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.with_label_values(&[reason.label()]).inc();
     }
 
     /// The counters of one route or endpoint, to be asked for once.
@@ -168,13 +223,7 @@ impl Metrics {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let connections = reading.connections;
         self.gauges.connections.set(signed(connections.open));
-        for (limit, count) in [
-            ("idle_closed", connections.closed),
-            ("connections", connections.refused),
-            ("per_address", connections.refused_address),
-        ] {
-            self.gauges.refused.with_label_values(&[limit]).set(signed(count));
-        }
+        self.evicted.inc_by(connections.evicted.saturating_sub(self.evicted.get()));
         self.gauges.revocations.set(signed(reading.revocations));
         self.gauges.store_up.set(i64::from(reading.store_up));
         self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
@@ -230,19 +279,24 @@ mod tests {
         route.count("GET", 200, Outcome::Forwarded, Duration::from_millis(2));
         route.count("GET", 204, Outcome::Forwarded, Duration::from_millis(2));
         route.count("BREW", 401, Outcome::Refused, Duration::ZERO);
+        metrics.refused(Refusal::Tls);
         let reading = Reading {
-            connections: Connections::default(),
+            connections: Connections { open: 1, evicted: 2 },
             revocations: 3,
             store_up: true,
             feed_silence: Duration::ZERO,
             stale: false,
         };
+        metrics.encode(reading).unwrap();
         let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();
         for line in [
             r#"portcullis_requests_total{method="GET",outcome="forwarded",route="/secret",status="2xx"} 2"#,
             r#"portcullis_requests_total{method="other",outcome="refused",route="/secret",status="4xx"} 1"#,
             r#"portcullis_request_seconds_count{route="/secret"} 3"#,
             "portcullis_revocations 3",
+            r#"portcullis_connections_refused_total{reason="tls"} 1"#,
+            r#"portcullis_connections_refused_total{reason="connections"} 0"#,
+            "portcullis_connections_evicted_total 2",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

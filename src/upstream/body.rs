@@ -58,11 +58,23 @@ pub struct Upload {
     /// Whether it goes in chunks; else its length is known.
     chunked: bool,
     left: u64,
-    pause: Duration,
+    /// The longest silence; `None` once the answer is there: only the whole exchange has a bound then.
+    pause: Option<Duration>,
     silence: Option<Pin<Box<Sleep>>>,
     progress: Rc<Progress>,
     rules: Rc<Rules>,
     clock: Rc<Clock>,
+    /// Who waits for its end.
+    pub uploading: Option<Uploading>,
+}
+
+/// Says that a request's body is being passed on, until it is dropped.
+pub struct Uploading(pub Rc<Cell<bool>>);
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 /// The bounds of an upload.
@@ -80,9 +92,18 @@ impl Upload {
         let (rules, clock) = (Rc::clone(pools.rules()), Rc::clone(pools.clock()));
         let progress = Rc::new(Progress { fault: RefCell::new(None), moved: Cell::new(clock.now()) });
         let chunked = incoming.size_hint().exact().is_none();
-        let (left, pause) = (bounds.size, bounds.pause);
-        let upload =
-            Self { incoming, chunked, left, pause, silence: None, progress: Rc::clone(&progress), rules, clock };
+        let (left, pause) = (bounds.size, Some(bounds.pause));
+        let upload = Self {
+            incoming,
+            chunked,
+            left,
+            pause,
+            silence: None,
+            progress: Rc::clone(&progress),
+            rules,
+            clock,
+            uploading: None,
+        };
         (upload, progress)
     }
 
@@ -93,6 +114,16 @@ impl Upload {
         Poll::Ready(part.map(|part| part.map_err(|fault| *self.progress.fault.borrow_mut() = Some(fault))))
     }
 
+    /// The answer has begun: from here on the client may be silent while the server is not, as on a stream of gRPC.
+    pub fn note_answer(&mut self) {
+        (self.pause, self.silence) = (None, None);
+    }
+
+    /// What the exchange knows of it.
+    pub fn progress(&self) -> &Rc<Progress> {
+        &self.progress
+    }
+
     /// Whether it is known that nothing follows, trailers included.
     pub fn is_over(&self) -> bool {
         self.incoming.is_end_stream()
@@ -100,7 +131,7 @@ impl Upload {
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            let pause = self.pause;
+            let Some(pause) = self.pause else { return Poll::Pending };
             let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
             return silence.as_mut().poll(cx).map(|()| Some(Err(Fault::Silent)));
         };

@@ -181,6 +181,8 @@ impl Fields<'_> {
         if chunked && length.is_some() {
             return Err(Error::Framing("Transfer-Encoding and Content-Length"));
         }
+        // A body where none may be: the next request would get it for its answer.
+        keep &= self.status != StatusCode::NO_CONTENT || !chunked && length.is_none_or(|length| length == 0);
         Ok(Head { status: self.status, framing: self.framing(length, chunked), keep })
     }
 
@@ -234,7 +236,7 @@ fn read_connection(value: &HeaderValue, named: &mut Vec<HeaderName>) -> bool {
 }
 
 /// One to eighteen decimal digits.
-fn digits(text: &[u8]) -> Option<u64> {
+pub fn digits(text: &[u8]) -> Option<u64> {
     if !(1..=18).contains(&text.len()) || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

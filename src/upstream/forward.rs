@@ -1,28 +1,26 @@
 //! The exchange: one request to a server of its upstream, one response back, a retry only when it is safe.
 
 mod h2;
+mod pick;
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::config::{self, HashKey, HostPolicy, Protocol};
+use crate::config::{self, HostPolicy, Protocol};
 use crate::message::{Body, Rejection};
 use crate::sessions::Caller;
 use crate::upstream::alarm::Millis;
-use crate::upstream::balance::{self, Balance, Choice, InFlight, Outcome};
-use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
-use crate::upstream::budget::Budget;
-use crate::upstream::decode::{Asked, Head};
+use crate::upstream::balance::{self, Balance, InFlight, Outcome};
+use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload, Uploading};
+use crate::upstream::decode::{self, Asked, Head};
+use crate::upstream::forward::pick::{Turns, outcome};
 use crate::upstream::headers::{self, Client, Ids, Rewrite};
 use crate::upstream::health::Checks;
 use crate::upstream::pool::{Pool, Pools};
-use crate::upstream::stream::ConnectError;
 use crate::upstream::tls::{self, Tls};
 use crate::upstream::tunnel::{self, Tunnel};
 use crate::upstream::wire::{Broken, Wire};
@@ -77,6 +75,8 @@ pub struct Exchange<'a> {
     pub forward_authorization: bool,
     /// Whether the credential came in Sec-WebSocket-Protocol, from where it is not passed on.
     pub websocket_token: bool,
+    /// To be dropped when the body is passed on.
+    pub uploading: Option<Uploading>,
     /// The largest body, in bytes; `None`: `server.limits.body`.
     pub body_limit: Option<u64>,
 }
@@ -138,7 +138,9 @@ impl Upstreams {
         let size = exchange.body.size_hint();
         // hyper knows the length of every body but a chunked one, and never takes both readings of one.
         let chunked = size.exact().is_none();
-        if chunked && exchange.version != Version::HTTP_2 {
+        if exchange.version == Version::HTTP_2 {
+            check_length(&exchange.headers, size.exact())?;
+        } else if chunked {
             check_chunked(&exchange.headers)?;
         }
         let bounds = Bounds { size: exchange.body_limit.unwrap_or(self.bounds.size), pause: self.bounds.pause };
@@ -148,7 +150,8 @@ impl Upstreams {
         let (upload, progress) = if exchange.body.is_end_stream() {
             (None, None)
         } else {
-            let (upload, progress) = Upload::new(exchange.body, bounds, pools);
+            let (mut upload, progress) = Upload::new(exchange.body, bounds, pools);
+            upload.uploading = exchange.uploading;
             (Some(upload), Some(progress))
         };
         let attempt = Attempt {
@@ -186,6 +189,16 @@ fn check_chunked(headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
+/// HTTP/2 frames a body by itself. What is passed on as Content-Length must say the same, once.
+fn check_length(headers: &HeaderMap, length: Option<u64>) -> Result<(), Rejection> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(line), None) if decode::digits(line.as_bytes()).is_some_and(|number| Some(number) == length) => Ok(()),
+        _ => Err(Rejection::BadRequest("Content-Length must be the length of the body, and stand once".into())),
+    }
+}
+
 struct Attempt<'a> {
     upstream: &'a Upstream,
     pools: &'a Pools,
@@ -200,6 +213,8 @@ struct Attempt<'a> {
 #[derive(Clone, Copy)]
 struct Server<'a> {
     index: usize,
+    /// It is passed over otherwise.
+    last_resort: bool,
     pool: &'a Rc<Pool>,
     settings: &'a config::UpstreamServer,
     host: Option<&'a HeaderValue>,
@@ -212,20 +227,16 @@ impl<'a> Attempt<'a> {
         let timeouts = &self.upstream.config.timeouts;
         let repeatable = upload.is_none() && self.method.is_idempotent() && !self.rewrite.websocket;
         let offers_others = self.rewrite.websocket_token && headers::other_protocols(&headers).next().is_some();
-        let (mut tried, mut fresh) = (Vec::new(), false);
-        let mut last: Option<ConnectError> = None;
-        self.budget().inspect(|budget| budget.deposit());
-        while let Some(server) = self.next(&tried, last.as_ref())? {
+        let mut turns = Turns::default();
+        while let Some(server) = self.next(&mut turns)? {
             let flight = self.upstream.balance.enter(server.index);
-            let kept = if fresh { None } else { server.pool.take(timeouts.idle, !repeatable) };
+            let kept = if turns.handed_back() > 0 { None } else { server.pool.take(timeouts.idle, !repeatable) };
             let mut wire = match kept {
                 Some(wire) => wire,
                 None => match server.pool.connect(server.settings, server.tls, timeouts.connect).await {
                     Ok(wire) => wire,
                     Err(error) => {
-                        last = Some(error);
-                        self.report(server, Outcome::Failed);
-                        tried.push(server.index);
+                        self.miss(&mut turns, server, error);
                         continue;
                     }
                 },
@@ -241,56 +252,22 @@ impl<'a> Attempt<'a> {
                     return Ok(self.receive((head, headers), (wire, flight), server));
                 }
                 // A kept connection that was closed before a byte was answered. A fresh one is never `reused`.
-                Err(Broken::Off(_) | Broken::Response(_)) if repeatable && wire.is_reused() && !wire.has_heard() => {
-                    fresh = true;
+                Err(broken @ (Broken::Off(_) | Broken::Response(_)))
+                    if repeatable && wire.is_reused() && !wire.has_heard() =>
+                {
+                    turns.hand_back(broken);
                 }
                 Err(broken) => return Err(self.reject(server, broken)),
             }
         }
-        Err(unreachable(last))
-    }
-
-    /// The next server to try, if one is left, and `failed` was not one retry too many.
-    ///
-    /// # Errors
-    /// Active checks call all servers down.
-    fn next(&self, tried: &[usize], failed: Option<&ConnectError>) -> Result<Option<Server<'a>>, Rejection> {
-        if failed.is_some() && !self.budget().is_some_and(|budget| budget.withdraw(self.pools.clock().now())) {
-            return Ok(None);
-        }
-        match self.upstream.balance.next(self.key().as_deref(), tried) {
-            Choice::Server(index) => Ok(self.server(index)),
-            Choice::Exhausted => Ok(None),
-            Choice::NoneHealthy { retry_after } => Err(Rejection::NoUpstream { retry_after }),
-        }
-    }
-
-    /// What finds the same server again.
-    fn key(&self) -> Option<Cow<'a, [u8]>> {
-        let config::Balance::Consistent(by) = self.upstream.config.balance else { return None };
-        let subject = self.rewrite.caller.filter(|_| by == HashKey::Subject).map(|caller| &caller.claims().subject);
-        Some(match subject {
-            Some(subject) => Cow::Borrowed(subject.as_bytes()),
-            None => match self.rewrite.client.address {
-                IpAddr::V4(address) => Cow::Owned(address.octets().to_vec()),
-                IpAddr::V6(address) => Cow::Owned(address.octets().to_vec()),
-            },
-        })
-    }
-
-    fn budget(&self) -> Option<&'a Budget> {
-        self.pools.budget(self.index)
-    }
-
-    fn report(&self, server: Server<'_>, outcome: Outcome) {
-        self.upstream.balance.report(server.index, outcome);
+        Err(turns.end())
     }
 
     fn server(&self, index: usize) -> Option<Server<'a>> {
         let pool = self.pools.of(self.index, index)?;
         let settings = self.upstream.config.servers.get(index)?;
         let (host, tls) = (self.upstream.hosts.get(index)?.as_ref(), self.upstream.tls.get(index)?.as_ref());
-        Some(Server { index, pool, settings, host, tls })
+        Some(Server { index, last_resort: false, pool, settings, host, tls })
     }
 
     fn write(&self, out: &mut Vec<u8>, headers: &HeaderMap, server: Server<'_>) -> Result<(), Rejection> {
@@ -329,12 +306,7 @@ impl<'a> Attempt<'a> {
 
     /// The answer to a request for a WebSocket, and the connection that it makes a tunnel.
     fn switch(&self, mut headers: HeaderMap, (wire, flight): (Wire, Option<InFlight>), offers_others: bool) -> Reply {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        if self.rewrite.websocket_token && !offers_others && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-            // A browser that offers protocols wants one of them, and the server saw none.
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer"));
-        }
+        tunnel::complete(&mut headers, self.rewrite.websocket_token && !offers_others);
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
@@ -371,19 +343,30 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// What an answer tells of its server: these statuses say that it cannot do its work.
-fn outcome(status: StatusCode) -> Outcome {
-    match status {
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Outcome::Failed,
-        _ => Outcome::Good,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// No server took the request.
-fn unreachable(last: Option<ConnectError>) -> Rejection {
-    match last {
-        Some(slow @ ConnectError::Slow { .. }) => Rejection::UpstreamTimeout(slow.into()),
-        Some(error) => Rejection::UpstreamUnreachable(error.into()),
-        None => Rejection::UpstreamUnreachable("the upstream has no server".into()),
+    #[test]
+    fn a_length_beside_http_2_is_its_own_or_refused() {
+        for (lines, length, good) in [
+            (&[][..], Some(3), true),
+            (&[], None, true),
+            (&["3"], Some(3), true),
+            (&["0"], Some(0), true),
+            (&["3"], None, false),
+            (&["3"], Some(4), false),
+            (&["3", "3"], Some(3), false),
+            (&["3", "0"], None, false),
+            (&["3, 3"], Some(3), false),
+            (&["+3"], Some(3), false),
+            (&[""], None, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            assert_eq!(check_length(&headers, length).is_ok(), good, "{lines:?} {length:?}");
+        }
     }
 }

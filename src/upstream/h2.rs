@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use crate::message::{Cause, rejection};
 use crate::upstream::alarm::{Alarm, Clock, Millis};
 use crate::upstream::balance::InFlight;
-use crate::upstream::body::Upload;
+use crate::upstream::body::{Progress, Upload};
 use crate::upstream::decode::may_trail;
 use crate::upstream::headers::is_hop_by_hop;
 use crate::upstream::wire::Broken;
@@ -62,12 +62,14 @@ impl Berth {
         strip(&mut head.headers, |name| !is_hop_by_hop(name.as_str()) && *name != rejection::MARKER);
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         // The rest of the request goes its own way: whoever does not read an answer may still be sending.
+        let sent = sending.as_ref().map(|sending| Rc::clone(sending.upload.progress()));
         let pump = sending.map(|mut sending| {
+            sending.upload.note_answer();
             let pump = async move { drop(poll_fn(|cx| sending.poll(cx)).await) };
             Pump(tokio::task::spawn_local(pump).abort_handle())
         });
         let left = if stream.is_end_stream() { Some(0) } else { length };
-        let body = Download { stream, left, alarm, clock, pause, _pump: pump, _berth: self, _flight: None };
+        let body = Download { stream, left, alarm, clock, pause, sent, _pump: pump, berth: self, _flight: None };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -187,8 +189,10 @@ pub struct Download {
     alarm: Rc<Alarm>,
     clock: Rc<Clock>,
     pause: Duration,
+    /// The rest of the request: while that moves, the exchange is not silent.
+    sent: Option<Rc<Progress>>,
     _pump: Option<Pump>,
-    _berth: Berth,
+    berth: Berth,
     _flight: Option<InFlight>,
 }
 
@@ -196,6 +200,12 @@ impl Download {
     /// Counts for as long as it lasts.
     pub fn with(self, flight: Option<InFlight>) -> Self {
         Self { _flight: flight, ..self }
+    }
+
+    /// How long ago the request last moved.
+    fn since_sent(&self) -> Duration {
+        let moved = self.sent.as_ref().map_or(0, |sent| sent.moved());
+        Duration::from_millis(self.clock.now().saturating_sub(moved))
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::h2::Error>>> {
@@ -220,14 +230,19 @@ impl Body for Download {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = &mut *self;
         let Poll::Ready(part) = this.poll_part(cx) else {
+            let mut pause = this.pause;
             if this.alarm.has_rung() {
-                return Poll::Ready(Some(Err(Broken::Late.into())));
+                pause = pause.saturating_sub(this.since_sent());
+                if pause.is_zero() {
+                    return Poll::Ready(Some(Err(Broken::Late.into())));
+                }
             }
-            this.alarm.set(cx.waker(), this.clock.after(this.pause));
+            this.alarm.set(cx.waker(), this.clock.after(pause));
             return Poll::Pending;
         };
         // Whoever is not waiting is not late.
         this.alarm.clear();
+        this.berth.note_answer();
         Poll::Ready(part.map(|part| part.map_err(|error| Broken::Stream(error).into())))
     }
 

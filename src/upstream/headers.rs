@@ -7,7 +7,9 @@ use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
 
 use crate::config;
 use crate::message::Rejection;
+use crate::message::credential::is_scheme;
 use crate::sessions::Caller;
+use crate::telemetry::ids;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -181,11 +183,13 @@ impl Rules {
         request: &Rewrite<'_>,
     ) -> Result<(), Rejection> {
         let named = connection_names(headers)?;
+        let is_named = |name: &str| named.iter().any(|named| named == name);
         let h2 = request.version == Version::HTTP_2;
         let (mut proto, mut forwarded_host) = (false, false);
         for (name, value) in headers {
             let text = name.as_str();
             let removed = match text {
+                _ if is_named(text) => true,
                 "host" => !keep_host,
                 "authorization" => !request.authorization,
                 // Written below, in one.
@@ -196,12 +200,7 @@ impl Rules {
                 "x-request-id" | "x-forwarded-for" => true,
                 "traceparent" => request.ids.trace.is_some(),
                 "sec-websocket-protocol" => request.websocket_token,
-                _ => {
-                    is_hop_by_hop(text)
-                        || self.is_identity(text)
-                        || (!request.client.trusted && is_forwarding(text))
-                        || named.iter().any(|named| named == text)
-                }
+                _ => is_hop_by_hop(text) || self.is_identity(text) || (!request.client.trusted && is_forwarding(text)),
             };
             if removed {
                 continue;
@@ -210,10 +209,10 @@ impl Rules {
             forwarded_host |= text == "x-forwarded-host";
             out.pass(name, value);
         }
-        if h2 {
+        if h2 && !is_named("cookie") {
             put_cookies(out, headers);
         }
-        if request.websocket_token {
+        if request.websocket_token && !is_named("sec-websocket-protocol") {
             put_protocols(out, headers);
         }
         if !proto {
@@ -224,13 +223,14 @@ impl Rules {
             out.pass(&FORWARDED_HOST, host);
         }
         put_forwarded_for(out, headers, request.client);
-        self.put_identity(out, request);
+        let trace = request.ids.trace.or_else(|| is_named("traceparent").then(ids::new_traceparent));
+        self.put_identity(out, request, trace.as_ref());
         Ok(())
     }
 
-    fn put_identity(&self, out: &mut impl Section, request: &Rewrite<'_>) {
+    fn put_identity(&self, out: &mut impl Section, request: &Rewrite<'_>, trace: Option<&[u8; 55]>) {
         out.put(&REQUEST_ID, [request.ids.request].into_iter());
-        if let Some(trace) = &request.ids.trace {
+        if let Some(trace) = trace {
             out.put(&TRACE_PARENT, [&trace[..]].into_iter());
         }
         // Visible ASCII by construction.
@@ -296,8 +296,7 @@ fn put_protocols(out: &mut impl Section, headers: &HeaderMap) {
 /// The items of Sec-WebSocket-Protocol without `bearer` and the token behind it.
 pub fn other_protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let all = || headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().flat_map(|line| items(line.as_bytes()));
-    let is_scheme = |item: &[u8]| item.eq_ignore_ascii_case(b"bearer");
-    let token = all().skip_while(move |item| !is_scheme(item)).nth(1);
+    let token = all().skip_while(|item| !is_scheme(item)).nth(1);
     all().filter(move |item| !is_scheme(item) && Some(*item) != token)
 }
 

@@ -1,5 +1,6 @@
 //! Active checks: every server of an upstream with `health` is asked now and then, whether requests fail or not.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -55,7 +56,8 @@ enum Fault {
     Connect(#[source] io::Error),
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
-    #[error("HTTP/2 failed: {0}")]
+    // hyper's own text says nothing; what it was stands behind it.
+    #[error("HTTP/2 failed: {}", cause(.0))]
     Http2(#[from] hyper::Error),
     #[error("health.path cannot be asked for: {0}")]
     Request(#[from] http::Error),
@@ -200,6 +202,10 @@ async fn probe_h2(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, 
         answer.as_mut().poll(context)
     });
     judge_status(answer.await?.status())
+}
+
+fn cause(error: &hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn judge_status(status: StatusCode) -> Result<(), Fault> {

@@ -16,6 +16,7 @@ mod body;
 mod decode;
 mod alarm;
 
+pub use body::Uploading;
 pub use forward::{Error, Exchange, Reply, Upstreams};
 pub use headers::{Client, Ids};
 pub use health::Checks;

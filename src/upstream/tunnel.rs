@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -37,10 +38,21 @@ pub fn is_asked(method: &Method, version: Version, headers: &HeaderMap) -> Resul
     let asked = upgrade.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
         && only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version.as_bytes().trim_ascii() == b"13")
         && connection.iter().flat_map(|line| items(line.as_bytes())).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
-    if asked && (headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)) {
+    let sized = || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if asked && (sized() || headers.contains_key(TRANSFER_ENCODING)) {
         return Err(Rejection::BadRequest("A request for a WebSocket must have no body".into()));
     }
     Ok(asked)
+}
+
+/// Makes the fields of a 101 what the client has to see. `only_token` says that all it offered as protocols was its
+/// credential: a browser wants one of what it offered, and the server saw none.
+pub fn complete(headers: &mut HeaderMap, only_token: bool) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if only_token && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer"));
+    }
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
@@ -194,6 +206,7 @@ mod tests {
         };
         assert_eq!(asked(Method::GET, Version::HTTP_11, &WHOLE), Ok(true));
         assert_eq!(asked(Method::GET, Version::HTTP_11, &with(0, "WebSocket")), Ok(true));
+        assert_eq!(asked(Method::GET, Version::HTTP_11, &[&WHOLE[..], &[("content-length", "0")]].concat()), Ok(true));
         assert_eq!(asked(Method::GET, Version::HTTP_11, &with(1, "keep-alive, upgrade")), Ok(true));
         for fields in [
             with(0, "websocket, h2c"),
@@ -213,8 +226,25 @@ mod tests {
         assert_eq!(asked(Method::POST, Version::HTTP_11, &WHOLE), Ok(false));
         assert_eq!(asked(Method::GET, Version::HTTP_10, &WHOLE), Ok(false));
         assert_eq!(asked(Method::GET, Version::HTTP_2, &WHOLE), Ok(false));
-        for body in [("content-length", "0"), ("transfer-encoding", "chunked")] {
+        for body in [("content-length", "5"), ("transfer-encoding", "chunked")] {
             assert_eq!(asked(Method::GET, Version::HTTP_11, &[&WHOLE[..], &[body]].concat()), Err("bad_request"));
+        }
+    }
+
+    #[test]
+    fn who_offers_only_a_token_is_answered_with_its_scheme() {
+        for (selected, only_token, expected) in
+            [(None, true, Some("bearer")), (None, false, None), (Some("chat"), true, Some("chat"))]
+        {
+            let mut headers = HeaderMap::new();
+            headers.extend(selected.map(|name| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name))));
+            complete(&mut headers, only_token);
+            let protocols: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
+            assert_eq!(protocols, expected.into_iter().collect::<Vec<_>>());
+            assert_eq!(
+                (&headers[CONNECTION], &headers[UPGRADE]),
+                (&"Upgrade".parse().unwrap(), &"websocket".parse().unwrap())
+            );
         }
     }
 

@@ -165,6 +165,9 @@ impl Wire {
                     && let Some(head) = decode::head(&mut inner.input, asked, headers)?
                 {
                     inner.alarm.clear();
+                    if let Some(upload) = &mut inner.upload {
+                        upload.note_answer();
+                    }
                     return Poll::Ready(Ok(head));
                 }
                 match inner.poll_read(cx) {

@@ -10,7 +10,7 @@ use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::Text;
-use crate::config::{Certificate, Limits, Listener, Network, Server, ServerTimeouts, Tls};
+use crate::config::{Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Network, Server, ServerTimeouts, Tls};
 
 /// `server`.
 pub(super) fn server(reader: &mut Reader<'_>, server: file::Server) -> Server {
@@ -104,10 +104,11 @@ fn bounds(reader: &mut Reader<'_>, written: file::Limits) -> Limits {
     let key = Key::of("server.limits");
     // 8 KiB is hyper's own least buffer, and the length of a token that must pass.
     let header_bytes = reader.size(&key.name("header_bytes"), written.header_bytes, 64 << 10, 8 << 10..=1 << 20);
-    let connections = reader.number(&key.name("connections"), written.connections, 50_000, 1..=10_000_000);
+    let connections =
+        reader.number(&key.name("connections"), written.connections, DEFAULT_CONNECTIONS as u64, 1..=10_000_000);
     let per_address = reader.number(&key.name("per_address"), written.per_address, 0, 0..=10_000_000);
     Limits {
-        connections: usize::try_from(connections).unwrap_or(50_000),
+        connections: usize::try_from(connections).unwrap_or(DEFAULT_CONNECTIONS),
         per_address: usize::try_from(per_address).unwrap_or(0),
         header_bytes: usize::try_from(header_bytes).unwrap_or(64 << 10),
         body: reader.size(&key.name("body"), written.body, 64 << 20, 1..=1 << 40),

@@ -89,7 +89,7 @@ fn secret(reader: &mut Reader<'_>, secret: Option<Hidden>, file: Option<Text>, s
 
 fn read_file(reader: &mut Reader<'_>, key: &Key, path: &Text) -> Option<Secret> {
     let path = reader.line_of_text(key, Some(path))?;
-    let path = reader.folder().join(path);
+    let path = reader.file(path);
     let shown = path.display();
     match read_bounded(&path) {
         Ok(all) if all.len() > LARGEST => {

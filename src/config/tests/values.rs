@@ -387,6 +387,27 @@ fn secret_files() {
     assert!(read(b"short\n").unwrap_err().to_string().contains("5 bytes"));
 }
 
+#[test]
+fn all_other_files_are_named_also_by_a_wrong_one() {
+    let text = "tokens: {secret_file: jwt}\n\
+        server:\n  listen: [{address: '127.0.0.1:1', tls: true}]\n\
+        \x20 tls: {certificates: [{cert: a.pem, key: a.key}, {cert: b.pem, key: b.key}], client_ca: ca.pem}\n\
+        upstreams: {app: {servers: ['https://h'], tls: {ca: up.pem}}}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    let names = |files: &[PathBuf]| {
+        let mut names: Vec<_> = files.iter().map(|path| path.strip_prefix(&folder).unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let all = ["a.key", "a.pem", "b.key", "b.pem", "ca.pem", "jwt", "up.pem"].map(PathBuf::from);
+    let error = super::super::parse(text, &path, &env).unwrap_err();
+    assert!(error.to_string().contains("jwt cannot be read"), "{error}");
+    assert_eq!(names(error.files()), all);
+    fs::write(folder.path().join("jwt"), [b's'; 40]).unwrap();
+    assert_eq!(names(&super::super::parse(text, &path, &env).unwrap().files), all);
+}
+
 /// Whatever is wrong with it, and wherever it comes from.
 #[test]
 fn a_secret_is_never_shown() {

@@ -78,14 +78,15 @@ fn a_certificate_out_of_its_time_is_taken() {
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     });
     assert_eq!(refusal(&[("c", &expired.cert), ("k", &expired.key)], &[("c", "k")], None), "taken");
-}
-
-#[test]
-fn every_file_is_watched() {
-    let folder = tempfile::tempdir().unwrap();
-    let tls = tls(&folder, &[], &[("a.pem", "a.key"), ("b.pem", "b.key")], Some("ca.pem"));
-    let names: Vec<_> = files(&tls).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
-    assert_eq!(names, ["a.pem", "a.key", "b.pem", "b.key", "ca.pem"]);
+    let der = CertificateDer::from_pem_slice(expired.cert.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(expired.key.as_bytes()).unwrap();
+    let provider = aws_lc_rs::default_provider();
+    let certified = CertifiedKey::from_der(vec![der], key, &provider).unwrap();
+    let (early, late) = (Some("is not valid yet"), Some("has expired"));
+    for (seconds, expected) in [(978_307_199, early), (978_307_200, None), (1_009_843_200, None), (1_009_843_201, late)]
+    {
+        assert_eq!(misfit_in_time(&certified, clock::UnixTime::from_secs(seconds), &provider), expected, "{seconds}");
+    }
 }
 
 fn certified(names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) -> Arc<CertifiedKey> {

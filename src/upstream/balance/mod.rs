@@ -45,6 +45,8 @@ struct Server {
 pub enum Choice {
     /// The index of a server, as in the configuration.
     Server(usize),
+    /// The index of one that is passed over, because nothing else is left. Its failure would be no news.
+    LastResort(usize),
     /// Some were tried, and no other is left.
     Exhausted,
     /// Active checks call all servers down.
@@ -144,8 +146,11 @@ impl Balance {
             Order::Least(_) => self.least(fits, now),
             Order::Turns(_) | Order::Dice(_) | Order::Ring(_) => self.order.find(key, admits),
         };
-        match (found.or_else(|| self.spare(key, tried, fits, now)), &self.checks) {
-            (Some(index), _) => Choice::Server(index),
+        if let Some(index) = found {
+            return Choice::Server(index);
+        }
+        match (self.spare(key, fits, now), &self.checks) {
+            (Some(choice), _) => choice,
             (None, Some((_, retry_after))) if tried.is_empty() => Choice::NoneHealthy { retry_after: *retry_after },
             (None, _) => Choice::Exhausted,
         }
@@ -177,13 +182,7 @@ impl Balance {
     }
 
     /// For when the order did not come by a server in time, or nothing is left but servers that are out.
-    fn spare(
-        &self,
-        key: &[u8],
-        tried: &[usize],
-        fits: impl Fn(usize) -> bool,
-        now: impl Fn() -> Millis + Copy,
-    ) -> Option<usize> {
+    fn spare(&self, key: &[u8], fits: impl Fn(usize) -> bool, now: impl Fn() -> Millis + Copy) -> Option<Choice> {
         let left = || {
             let usable = |(index, server): &(usize, &Server)| server.settings.weight > 0 && fits(*index);
             self.servers.iter().enumerate().filter(usable)
@@ -191,9 +190,11 @@ impl Balance {
         let by_key = |(_, server): &(usize, &Server)| self.order.rank(key, &server.text);
         let healthy = left().filter(|(_, server)| server.ejection.is_in()).max_by_key(by_key);
         let due = || left().find(|(_, server)| server.ejection.admits(now));
-        // The others are down for certain; this one only failed.
-        let last = || left().filter(|_| tried.is_empty()).max_by_key(by_key);
-        healthy.or_else(due).or_else(last).map(|(index, _)| index)
+        if let Some((index, _)) = healthy.or_else(due) {
+            return Some(Choice::Server(index));
+        }
+        // The others are down for certain, or have just failed; this one may have recovered.
+        left().max_by_key(by_key).map(|(index, _)| Choice::LastResort(index))
     }
 
     /// Counts a request that is sent to `server`, where the balance goes by that.
@@ -201,6 +202,15 @@ impl Balance {
         let (Order::Least(_), Some(server)) = (&self.order, self.servers.get(server)) else { return None };
         server.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(InFlight(Arc::clone(&server.in_flight)))
+    }
+
+    /// Takes a server back at once, which was the last resort, and worked.
+    pub fn redeem(&self, server: usize) {
+        let Some(server) = self.servers.get(server).filter(|server| !server.ejection.is_in()) else { return };
+        let held = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        server.ejection.pardon(self.millis(clock::monotonic()));
+        drop(held);
+        tracing::info!(upstream = self.upstream, server = server.text, "server is back");
     }
 
     /// Notes how an exchange went. To be called once for each server that [`next`](Self::next) gave, if it is known.

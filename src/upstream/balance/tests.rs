@@ -311,8 +311,10 @@ fn the_last_stays_until_another_has_had_its_rest() {
     assert_eq!(scene.next(), 1);
     // The one that is left goes down: one that only failed is better than none.
     scene.set_down(1, true);
-    assert_eq!(scene.next(), 0);
+    assert_eq!(scene.choose("", &[]), Choice::LastResort(0));
     assert_eq!(scene.choose("", &[0]), Choice::Exhausted);
+    scene.balance.redeem(0);
+    assert_eq!((scene.is_out(0), scene.next()), (false, 0), "it worked");
 }
 
 #[test]
@@ -462,9 +464,13 @@ proptest! {
                     let usable: Vec<_> = (0..weights.len()).filter(|index| weights[*index] > 0 && !down[*index]).collect();
                     match scene.choose(&key.to_string(), &tried) {
                         Choice::Server(index) => prop_assert!(usable.contains(&index) && !tried.contains(&index)),
+                        Choice::LastResort(index) => {
+                            prop_assert!(usable.contains(&index) && !tried.contains(&index) && scene.is_out(index));
+                            prop_assert!(!usable.iter().any(|one| !tried.contains(one) && !scene.is_out(*one)));
+                        }
                         Choice::NoneHealthy { .. } => prop_assert!(usable.is_empty() && tried.is_empty()),
                         Choice::Exhausted => {
-                            let left = usable.iter().any(|index| !tried.contains(index) && !scene.is_out(*index));
+                            let left = usable.iter().any(|index| !tried.contains(index));
                             prop_assert!(!tried.is_empty() && !left);
                         }
                     }

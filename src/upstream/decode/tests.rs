@@ -52,6 +52,9 @@ fn bodies_end_where_their_framing_says() {
         (Method::GET, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", "ab", false),
         (Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "", true),
         (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n", "", true),
+        (Method::GET, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "", true),
+        (Method::GET, "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", "", false),
+        (Method::GET, "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", "", false),
         (Method::GET, "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", "", true),
         (Method::GET, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", "x", true),
         (

@@ -5,9 +5,9 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 
 use crate::message::{Body, Rejection};
-use crate::upstream::balance::Outcome;
 use crate::upstream::body::Upload;
-use crate::upstream::forward::{Attempt, Reply, Server, outcome, unreachable};
+use crate::upstream::forward::pick::{Turns, outcome};
+use crate::upstream::forward::{Attempt, Reply, Server};
 use crate::upstream::h2;
 
 /// How often a request is sent anew when servers hand it back.
@@ -18,17 +18,14 @@ impl Attempt<'_> {
     pub(super) async fn run_h2(&self, headers: HeaderMap, mut upload: Option<Upload>) -> Result<Reply, Rejection> {
         let timeouts = &self.upstream.config.timeouts;
         let repeatable = upload.is_none() && self.method.is_idempotent();
-        let (mut tried, mut again, mut last) = (Vec::new(), 0, None);
-        self.budget().inspect(|budget| budget.deposit());
-        while let Some(server) = self.next(&tried, last.as_ref())? {
+        let mut turns = Turns::default();
+        while let Some(server) = self.next(&mut turns)? {
             let flight = self.upstream.balance.enter(server.index);
             let request = self.request(&headers, server)?;
             let place = match server.pool.stream(server.settings, server.tls, timeouts.connect).await {
                 Ok(place) => place,
                 Err(error) => {
-                    last = Some(error);
-                    self.report(server, Outcome::Failed);
-                    tried.push(server.index);
+                    self.miss(&mut turns, server, error);
                     continue;
                 }
             };
@@ -39,11 +36,13 @@ impl Attempt<'_> {
                     let response = response.map(|body| Body::stream(body.with(flight)));
                     return Ok(Reply { response, tunnel: None });
                 }
-                Err(broken) if again < AGAIN && h2::may_repeat(&broken, repeatable, reused) => again += 1,
+                Err(broken) if turns.handed_back() < AGAIN && h2::may_repeat(&broken, repeatable, reused) => {
+                    turns.hand_back(broken);
+                }
                 Err(broken) => return Err(self.reject(server, broken)),
             }
         }
-        Err(unreachable(last))
+        Err(turns.end())
     }
 
     /// The head of a request over HTTP/2.

@@ -30,7 +30,15 @@ const HEAD: u32 = 128 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connections that a worker opens to one server at most. Further streams wait their turn on these.
+/// In milliseconds. Servers of gRPC hang up when they are asked more than a few times in five minutes while they have
+/// nothing to say, as on a stream of rare events.
+const PING_AGAIN: Millis = 310_000;
+
+/// Streams on a connection at most, whatever the server takes: their windows fit into the connection's together.
+const STREAMS: usize = 100;
+
+/// Connections that a worker opens to one server at most. Further streams wait their turn on these, where the server
+/// takes fewer than [`STREAMS`].
 const MOST: usize = 64;
 
 /// See the module.
@@ -59,6 +67,8 @@ struct State {
     answered: Cell<bool>,
     /// When the last stream ended.
     since: Cell<Millis>,
+    /// When the server last answered, or sent a part of an answer.
+    heard: Cell<Millis>,
 }
 
 /// Room for one stream.
@@ -79,8 +89,10 @@ impl Berth {
         self.reused
     }
 
+    /// Notes that the server sent something for this stream.
     pub(super) fn note_answer(&self) {
         self.state.answered.set(true);
+        self.state.heard.set(self.state.clock.now());
     }
 
     pub(super) fn clock(&self) -> &Rc<Clock> {
@@ -121,8 +133,12 @@ impl Link {
         !moved && !self.state.closing.get()
     }
 
+    fn streams(&self) -> usize {
+        self.state.streams.get()
+    }
+
     fn has_room(&self) -> bool {
-        self.state.streams.get() < self.sender.current_max_send_streams()
+        self.streams() < self.sender.current_max_send_streams().min(STREAMS)
     }
 }
 
@@ -144,6 +160,10 @@ impl Links {
             (count, Some(error)) if *count > before => return Err(error.again()),
             _ => {}
         }
+        if self.list.borrow().len() >= MOST {
+            let source = io::Error::new(io::ErrorKind::ResourceBusy, "all connections are full");
+            return Err(ConnectError::Failed { server: door.server.to_string(), source });
+        }
         match open(door, clock).await {
             Ok(link) => {
                 let berth = Berth::new(link.sender.clone(), &link.state);
@@ -163,7 +183,10 @@ impl Links {
         list.retain_mut(Link::is_open);
         let full = list.len() >= MOST;
         let link = match list.iter().find(|link| link.has_room()) {
-            None if full => list.iter().min_by_key(|link| link.state.streams.get())?,
+            None if full => {
+                let waiting = list.iter().filter(|link| link.streams() < STREAMS);
+                waiting.min_by_key(|link| link.streams())?
+            }
             link => link?,
         };
         Some(Berth::new(link.sender.clone(), &link.state))
@@ -223,6 +246,7 @@ async fn shake_hands(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectE
         closing: Cell::new(false),
         answered: Cell::new(false),
         since: Cell::new(clock.now()),
+        heard: Cell::new(clock.now()),
     });
     tokio::task::spawn_local(drive(connection, pings, Rc::clone(&state)));
     Ok(Link { sender, state, place, names: door.names.cloned() })
@@ -232,12 +256,15 @@ async fn shake_hands(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectE
 async fn drive(connection: Connection<Stream, Bytes>, pings: Option<PingPong>, state: Rc<State>) {
     let mut connection = pin!(connection);
     let Some(mut pings) = pings else { return };
+    let mut asked = state.clock.now();
     loop {
         tokio::select! {
             _ = &mut connection => break,
             () = tokio::time::sleep(PING_EVERY) => {}
         }
-        if state.streams.get() > 0 {
+        let now = state.clock.now();
+        if state.streams.get() > 0 && is_due(now, asked, state.heard.get()) {
+            asked = now;
             let alive = tokio::select! {
                 _ = &mut connection => false,
                 pong = tokio::time::timeout(PING_LIMIT, pings.ping(Ping::opaque())) => matches!(pong, Ok(Ok(_))),
@@ -248,4 +275,21 @@ async fn drive(connection: Connection<Stream, Bytes>, pings: Option<PingPong>, s
         }
     }
     state.closing.set(true);
+}
+
+/// Whether to ask again, who was `asked` and last `heard` then.
+fn is_due(now: Millis, asked: Millis, heard: Millis) -> bool {
+    heard > asked || now >= asked.saturating_add(PING_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_with_nothing_to_say_is_asked_once_in_five_minutes() {
+        assert!(is_due(50_000, 1, 20_000), "it spoke since");
+        assert!(!is_due(70_000, 50_000, 20_000), "it has been asked already");
+        assert!(!is_due(350_000, 50_000, 20_000) && is_due(360_000, 50_000, 20_000));
+    }
 }

@@ -46,6 +46,8 @@ fn the_examples_are_good() {
         }
     }
     assert!(files.len() >= 2, "{files:?}");
+    // Another proxy's own.
+    files.retain(|file| !file.ends_with("traefik.yaml"));
     for file in files {
         let mut command = Command::new(BINARY);
         command.args(["check", "--config"]).arg(&file).env("JWT_SECRET_KEY", SECRET);

@@ -484,3 +484,14 @@ fn a_key_is_made_and_kept_when_none_is_configured() {
     let again = setup.start_in(gateway.folder.clone());
     assert_eq!(again.try_token(&tokens.access), 200, "a restart logs nobody out");
 }
+
+#[test]
+fn a_logout_that_is_not_there_yet_is_not_asked_of_the_application() {
+    let origin = Origin::start();
+    let gateway =
+        Setup::new(origin.address).and_routes(json!([{"path": "/*", "upstream": "app", "auth": "public"}])).start();
+    for path in ["/logout", "/logout/", "/logout/all"] {
+        assert_eq!(post(path).send(gateway.public).code(), "no_route", "{path}");
+    }
+    assert_eq!(origin.count(), 0);
+}

@@ -1,49 +1,15 @@
 //! The style of the Flask tutorial, beside a real flask-jwt-extended: the same answers, each other's tokens.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::harness::{PASSWORD, SECRET, Setup, await_that, credentials, free_address, run, said};
+use crate::harness::{PASSWORD, SECRET, Setup, await_that, credentials, free_address};
 use crate::jwt::{self, base64url, claims_with, now, token_with};
 use crate::origin::Origin;
+use crate::python;
 use crate::wire::{Request, Response, get, post, request};
-
-/// The Python of an environment in target/ that holds tests/flask/requirements.txt; made when it is not there yet.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let requirements = root.join("tests/flask/requirements.txt");
-        let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flask");
-        let python = environment.join("bin/python");
-        let stamp = environment.join("requirements.txt");
-        let wanted = std::fs::read_to_string(&requirements).unwrap();
-        if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-            return python;
-        }
-        for (program, arguments) in [
-            ("python3".as_ref(), vec!["-m", "venv", environment.to_str().unwrap()]),
-            (python.as_os_str(), vec!["-m", "pip", "install", "--quiet", "-r", requirements.to_str().unwrap()]),
-        ] {
-            let mut command = Command::new(program);
-            command.args(&arguments);
-            let done = run(command, "");
-            assert!(
-                done.status.success(),
-                "the Flask tests need python3 with venv, and PyPI; this failed: {} {}\n{}",
-                program.display(),
-                arguments.join(" "),
-                said(&done)
-            );
-        }
-        std::fs::write(&stamp, wanted).unwrap();
-        python
-    })
-}
 
 /// tests/flask/app.py, killed when this is dropped.
 struct Flask {
@@ -54,8 +20,8 @@ struct Flask {
 impl Flask {
     fn start() -> Self {
         let address = free_address();
-        let mut command = Command::new(python());
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flask/app.py")).arg(address.port().to_string());
+        let mut command = Command::new(python::python("flask"));
+        command.arg(python::source("flask", "app.py")).arg(address.port().to_string());
         command.env("JWT_SECRET_KEY", SECRET).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let flask = Self { address, child };

@@ -26,7 +26,7 @@ const HOUSE: [(&str, &[&str]); 15] = [
 const ABOVE_ALL: &[&str] = &["*"];
 
 /// Paths of crates that only some modules may name.
-const FENCES: [(&str, &[&str]); 14] = [
+const FENCES: [(&str, &[&str]); 18] = [
     ("serde_yaml", &["config"]),
     ("schemars", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -38,6 +38,10 @@ const FENCES: [(&str, &[&str]); 14] = [
     ("moka", &["sessions"]),
     ("governor", &["gate"]),
     ("hyper::client", &["upstream"]),
+    ("h2::client", &["upstream"]),
+    ("rustls_native_certs", &["upstream"]),
+    ("tokio_rustls", &["server", "upstream"]),
+    ("listenfd", &["server"]),
     ("pingora", &["server", "upstream"]),
     ("hyper::server", &["server"]),
     ("clap", &["cli"]),

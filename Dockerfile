@@ -15,7 +15,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && install -d -m 0750 /out/data
 
 FROM debian:bookworm-slim
-RUN groupadd --system --gid 10001 portcullis \
+# The authorities by which https:// upstreams are verified.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --system --gid 10001 portcullis \
  && useradd --system --uid 10001 --gid portcullis --no-create-home --shell /usr/sbin/nologin portcullis
 COPY --from=build /out/portcullis /usr/local/bin/portcullis
 COPY --from=build --chown=portcullis:portcullis /out/data /data

@@ -166,7 +166,6 @@ impl Load {
     fn client(&self, stop: &AtomicBool, tally: &Tally) {
         let mut kept = None;
         while !stop.load(Ordering::Relaxed) {
-            let reused = kept.is_some();
             let outcome = kept.take().map_or_else(
                 || {
                     tally.connections.fetch_add(1, Ordering::Relaxed);
@@ -180,9 +179,6 @@ impl Load {
                     tally.note(Ok(status));
                     kept = (self.kept && !closes && status == 200).then_some(stream);
                 }
-                // A client that slept for longer than a drain waits finds its kept connection closed, and asks again
-                // (RFC 9112 9.3.1).
-                Err(_) if reused && self.request.starts_with(b"GET") => {}
                 Err(error) => tally.note(Err(error.to_string())),
             }
             // Several hundred requests a second are load enough, and leave the other tests some of the machine.

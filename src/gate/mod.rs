@@ -139,16 +139,16 @@ impl Peer {
         }
     }
 
+    fn note_tunnel(&self, tunnel: Option<Box<Tunnel>>) {
+        if tunnel.is_some() {
+            *self.tunnel.borrow_mut() = tunnel;
+        }
+    }
+
     /// What the connection becomes once the answer in flight, a 101, is written.
     pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.take()
     }
-}
-
-/// A request in its two parts.
-struct Message {
-    head: request::Parts,
-    body: Incoming,
 }
 
 /// Answers one request: times it, judges it, counts and logs it. `lease` is empty, and tells from the moment on when the
@@ -163,9 +163,9 @@ pub async fn handle(
     let begin = clock::monotonic();
     let now = clock::now();
     let client = client::of_request(&peer.client, request.headers(), &gate.trusted);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut record = Record::begin(gate.access, &head, client.address, now);
-    let verdict = gate.admit(worker, (peer, &client, lease), Message { head, body }, &mut record).await;
+    let verdict = gate.admit(worker, (peer, &client, lease), (&mut head, body), &mut record).await;
     let (mut response, outcome, code, cause) = match verdict {
         Ok((response, outcome)) => (response, outcome, None, None),
         Err(rejection) => {
@@ -195,7 +195,7 @@ impl Gate {
         &self,
         worker: &Worker,
         (peer, client, lease): (&Peer, &Client, &Lease),
-        Message { mut head, body }: Message,
+        (head, body): (&mut request::Parts, Incoming),
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), Rejection> {
         let now = record.time;
@@ -207,13 +207,13 @@ impl Gate {
             target::settle_http2(&head.uri, &mut head.headers, self.header_bytes)?;
         }
         let host = target::host(&head.uri, &head.headers)?;
-        if let Some(response) = self.preflight(&head, host.as_str(), target.path(), record)? {
+        if let Some(response) = self.preflight(head, host.as_str(), target.path(), record)? {
             return Ok((response, Outcome::Answered));
         }
         if let Subject::Endpoint(endpoint) = record.subject {
             let origin = Origin { address: client.address, now };
             // In a box: most requests do not come by here, and should not carry its state.
-            let response = Box::pin(self.identity.answer(endpoint, origin, Request::from_parts(head, body))).await?;
+            let response = Box::pin(self.identity.answer(endpoint, origin, (head, body))).await?;
             return Ok((response, Outcome::Answered));
         }
         if record.subject == Subject::Verify {
@@ -221,9 +221,9 @@ impl Gate {
             record.caller = Some(caller);
             return Ok((response, Outcome::Answered));
         }
-        let found = self.find(&head, host.as_str(), target.path(), record)?;
+        let found = self.find(head, host.as_str(), target.path(), record)?;
         let route = self.route(found.route)?;
-        let given = given(route, &head)?;
+        let given = given(route, head)?;
         record.caller = self.check(&found, &given, peer, now)?;
         let bounds = self.bounds(&found, record.caller.as_ref(), client.address)?;
         record.on_expiry = bounds.on_expiry;
@@ -234,8 +234,9 @@ impl Gate {
             upstream: route.upstream,
             target: target.to_send(route.strip_prefix.as_deref())?,
             version: head.version,
-            method: head.method,
-            headers: head.headers,
+            method: &head.method,
+            headers: std::mem::take(&mut head.headers),
+            presence: record.presence,
             body,
             caller: record.caller.as_ref(),
             client,
@@ -246,9 +247,7 @@ impl Gate {
             body_limit: bounds.body,
         };
         let reply = self.upstreams.forward(&worker.pools, exchange).await?;
-        if reply.tunnel.is_some() {
-            *peer.tunnel.borrow_mut() = reply.tunnel;
-        }
+        peer.note_tunnel(reply.tunnel);
         Ok((reply.response, Outcome::Forwarded))
     }
 

@@ -11,7 +11,7 @@ use crate::clock::UnixTime;
 use crate::config::{Config, OnExpiry};
 use crate::gate::{cors, verify};
 use crate::identity::Endpoint;
-use crate::message::grpc;
+use crate::message::{Presence, grpc};
 use crate::sessions::Caller;
 use crate::telemetry::access::{Buffer, Line};
 use crate::telemetry::ids;
@@ -83,6 +83,8 @@ pub struct Record {
     pub cors: Option<cors::Verdict>,
     /// Whether a gRPC client asks.
     pub grpc: bool,
+    /// Which of the rarer fields it has.
+    pub presence: Presence,
     path: String,
     given_id: Option<HeaderValue>,
     made_id: [u8; 32],
@@ -94,7 +96,9 @@ pub struct Record {
 impl Record {
     /// Notes what is known at once. The path is copied only for a line that will be written.
     pub fn begin(logged: bool, head: &request::Parts, client: IpAddr, time: UnixTime) -> Self {
-        let given_id = only(&head.headers, &REQUEST_ID).filter(|id| ids::is_request_id(id.as_bytes())).cloned();
+        let presence = Presence::of(&head.headers);
+        let given_id = if presence.request_id { only(&head.headers, &REQUEST_ID) } else { None };
+        let given_id = given_id.filter(|id| ids::is_request_id(id.as_bytes())).cloned();
         let made_id = if given_id.is_none() { ids::new_request_id() } else { [0; 32] };
         Self {
             method: head.method.clone(),
@@ -103,6 +107,7 @@ impl Record {
             on_expiry: OnExpiry::Close,
             cors: None,
             grpc: grpc::is_request(head),
+            presence,
             path: if logged { head.uri.path().to_owned() } else { String::new() },
             given_id,
             made_id,
@@ -113,7 +118,8 @@ impl Record {
 
     /// The ids that the upstream is told: the request's own where they are well-formed, else new ones.
     pub fn ids(&self, headers: &HeaderMap) -> Ids<'_> {
-        let good = only(headers, &TRACEPARENT).is_some_and(|value| ids::is_traceparent(value.as_bytes()));
+        let good = self.presence.traceparent
+            && only(headers, &TRACEPARENT).is_some_and(|value| ids::is_traceparent(value.as_bytes()));
         Ids { request: self.id(), trace: (!good).then(ids::new_traceparent) }
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode, Uri, request};
 use serde_json::{Value, json};
 
 use crate::accounts::Accounts;
@@ -133,9 +133,8 @@ impl Identity {
         &self,
         endpoint: Endpoint,
         origin: Origin,
-        request: Request<Incoming>,
+        (head, body): (&request::Parts, Incoming),
     ) -> Result<Response<Body>, Rejection> {
-        let (head, body) = request.into_parts();
         endpoint.check_method(&head.method)?;
         match endpoint {
             Endpoint::Registration => self.register(origin, &head.headers, body).await,

@@ -3,6 +3,7 @@
 pub mod rejection;
 pub mod grpc;
 pub mod credential;
+pub mod presence;
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 pub use hyper::body::Incoming;
+pub use presence::Presence;
 pub use rejection::Rejection;
 
 /// A cause that is logged and never shown to a client.

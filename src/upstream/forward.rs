@@ -11,7 +11,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::config::{self, HostPolicy, Protocol};
-use crate::message::{Body, Rejection};
+use crate::message::{Body, Presence, Rejection};
 use crate::sessions::Caller;
 use crate::upstream::alarm::Millis;
 use crate::upstream::balance::{self, Balance, InFlight, Outcome};
@@ -56,13 +56,15 @@ pub struct Exchange<'a> {
     /// Index into the configuration's upstreams.
     pub upstream: usize,
     /// The method.
-    pub method: Method,
+    pub method: &'a Method,
     /// What the client speaks.
     pub version: Version,
     /// Path and query as they are sent.
     pub target: Uri,
     /// The client's header section.
     pub headers: HeaderMap,
+    /// Which of the rarer fields are among them.
+    pub presence: Presence,
     /// The client's body.
     pub body: Incoming,
     /// Whose token it was, if one was looked at.
@@ -134,7 +136,8 @@ impl Upstreams {
         let upstream =
             self.list.get(exchange.upstream).ok_or_else(|| Rejection::Internal("no such upstream".into()))?;
         let h2 = upstream.config.protocol == Protocol::H2;
-        let websocket = !h2 && tunnel::is_asked(&exchange.method, exchange.version, &exchange.headers)?;
+        let websocket =
+            !h2 && exchange.presence.upgrade && tunnel::is_asked(exchange.method, exchange.version, &exchange.headers)?;
         let size = exchange.body.size_hint();
         // hyper knows the length of every body but a chunked one, and never takes both readings of one.
         let chunked = size.exact().is_none();
@@ -158,13 +161,14 @@ impl Upstreams {
             upstream,
             pools,
             index: exchange.upstream,
-            method: &exchange.method,
+            method: exchange.method,
             target: &exchange.target,
             rewrite: Rewrite {
                 caller: exchange.caller,
                 client: exchange.client,
                 ids: exchange.ids,
                 authorization: exchange.forward_authorization,
+                connection: exchange.presence.connection,
                 chunked: chunked && progress.is_some(),
                 version: exchange.version,
                 websocket,

@@ -58,6 +58,8 @@ pub struct Rewrite<'a> {
     pub ids: Ids<'a>,
     /// Whether Authorization is passed on.
     pub authorization: bool,
+    /// Whether it has a Connection line.
+    pub connection: bool,
     /// Whether the body goes in chunks.
     pub chunked: bool,
     /// What the client sent; HTTP/2 has its own way with Host and cookies.
@@ -182,7 +184,7 @@ impl Rules {
         keep_host: bool,
         request: &Rewrite<'_>,
     ) -> Result<(), Rejection> {
-        let named = connection_names(headers)?;
+        let named = if request.connection { connection_names(headers)? } else { Vec::new() };
         let is_named = |name: &str| named.iter().any(|named| named == name);
         let h2 = request.version == Version::HTTP_2;
         let (mut proto, mut forwarded_host) = (false, false);

@@ -42,6 +42,7 @@ impl Case {
             client: &client,
             ids: Ids { request: b"id", trace: None },
             authorization: true,
+            connection: headers.contains_key(CONNECTION),
             chunked: false,
             version: self.version,
             websocket: self.websocket,

@@ -18,6 +18,9 @@ use crate::server::{Error, Phase, connection};
 /// How often a worker looks for overdue connections, and hands its access lines over.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Newcomers that a worker takes in before it looks at those that it has: in a rush they wait, not the others.
+const AT_ONCE: usize = 16;
+
 /// While a worker waits for its last connections.
 const LAST_TICK: Duration = Duration::from_millis(5);
 
@@ -80,10 +83,17 @@ async fn work(room: Room, mut connections: mpsc::UnboundedReceiver<Arrival>, mut
     let mut editions = room.app.editions();
     let room = Rc::new(room);
     let mut ticks = tokio::time::interval(TICK);
+    let mut greeted = 0_usize;
     loop {
         tokio::select! {
             arrival = connections.recv() => match arrival {
-                Some(arrival) => connection::spawn(arrival, &room),
+                Some(arrival) => {
+                    connection::spawn(arrival, &room);
+                    greeted = greeted.wrapping_add(1);
+                    if greeted.is_multiple_of(AT_ONCE) {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 None => break,
             },
             _ = ticks.tick() => {

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import re
 import socket
 import sqlite3
 import subprocess
@@ -299,6 +300,10 @@ class Portcullis(Server):
         super().__init__(name, [binary, "run", "--config", config], port, admin=admin, cpus=cpus, piped=logs,
                          speaks=speaks)
         self.start_seconds = time.monotonic() - begin
+
+    def open_connections(self) -> int:
+        metrics = ask(self._admin, "GET", "/metrics")[1].decode()
+        return int(re.search(r"^portcullis_connections (\d+)$", metrics, re.MULTILINE)[1])
 
     def count_revocations(self) -> int:
         with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as database:

@@ -40,6 +40,7 @@ mod fronts;
 mod grpc;
 mod browser;
 mod slow;
+mod outside;
 mod rolling;
 mod storm;
 mod store_faults;

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::harness::{BINARY, Gateway, Setup, await_that, free_address};
 use crate::jwt;
 use crate::origin::Origin;
+use crate::outside::{Outside, Tool};
 
 fn lasting() -> Duration {
     Duration::from_secs(std::env::var("ROLLING_SECONDS").map_or(3, |text| text.parse().unwrap()))
@@ -187,10 +188,15 @@ impl Load {
     }
 }
 
-/// Runs `work` under all `loads`; fails the test when one request failed.
+/// What stays connected, and what comes back when it was told to go.
+const BOTH: &[Tool] = &[Tool::Wrk, Tool::H2load];
+const RETURNING: &[Tool] = &[Tool::Wrk];
+
+/// Runs `work` under all `loads` and `tools`; fails the test when one request failed.
 #[track_caller]
-fn none_fails(what: &str, loads: &[Load], work: impl FnOnce()) {
+fn none_fails(what: &str, loads: &[Load], tools: &[Tool], work: impl FnOnce()) {
     let (stop, tally) = (AtomicBool::new(false), Tally::default());
+    let outside = outside(tools, &loads[0]);
     std::thread::scope(|scope| {
         // Of TLS there is HTTP/1 alone.
         for load in loads.iter().filter(|load| load.tls.is_none()).take(1) {
@@ -211,8 +217,20 @@ fn none_fails(what: &str, loads: &[Load], work: impl FnOnce()) {
     let (answered, failures) = (tally.answered.into_inner(), tally.failures.into_inner().unwrap());
     let connections = tally.connections.into_inner();
     println!("{what}: {answered} requests on {connections} connections, {} failed", failures.len());
+    for tool in outside {
+        let report = tool.report();
+        assert_eq!(report.failed, 0, "{what}: {report:?}");
+        assert!(report.requests > 100, "{what}: hardly a load: {report:?}");
+    }
     assert!(failures.is_empty(), "{what}: {} of {answered}: {:?}", failures.len(), &failures[..failures.len().min(9)]);
     assert!(answered > 100, "{what}: hardly a load: {answered}");
+}
+
+/// For as long as the work goes on.
+fn outside(tools: &[Tool], load: &Load) -> Vec<Outside> {
+    let scheme = if load.tls.is_some() { "https" } else { "http" };
+    let seconds = lasting().as_secs() + 1;
+    tools.iter().map(|&tool| Outside::start(tool, scheme, load.address, seconds)).collect()
 }
 
 /// Kept and fresh connections, GET and POST, with a token and without.
@@ -332,7 +350,7 @@ fn upstreams_restart_in_turn() {
     // What a POST did before its connection broke nobody knows, so that none is sent twice: only GET here.
     let loads: Vec<_> =
         loads(gateway.public, None).into_iter().filter(|load| load.request.starts_with(b"GET")).collect();
-    none_fails("rolling restart of two upstream servers", &loads, || {
+    none_fails("rolling restart of two upstream servers", &loads, BOTH, || {
         let turns = repeat(Duration::from_millis(100), |turn| {
             let server = &mut servers[turn % 2];
             server.end();
@@ -349,7 +367,7 @@ fn the_gateway_reloads() {
     let gateway = quiet(origin.address).start();
     let text = std::fs::read_to_string(&gateway.config).unwrap();
     let reloads = || gateway.output().matches("is reloaded").count();
-    none_fails("a reload every 200 ms", &loads(gateway.public, None), || {
+    none_fails("a reload every 200 ms", &loads(gateway.public, None), BOTH, || {
         let turns = repeat(Duration::from_millis(200), |turn| {
             // Now with another route and another identity header, and now without.
             let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -416,7 +434,7 @@ fn certificates_change() {
         .set("server.tls", json!({"certificates": [{"cert": "cert.pem", "key": "key.pem"}]}))
         .start_in(Arc::clone(&folder));
     let client = trusting(&pairs);
-    none_fails("certificates change", &loads(address, Some(&client)), || {
+    none_fails("certificates change", &loads(address, Some(&client)), BOTH, || {
         let turns = repeat(Duration::from_millis(100), |turn| {
             let new = &pairs[(turn + 1) % 2];
             install(new);
@@ -464,7 +482,7 @@ fn the_program_is_replaced() {
     let loads = loads(gateway.public, None);
     // Outlives the load.
     let mut serving: Option<Successor> = None;
-    none_fails("upgrades", &loads, || {
+    none_fails("upgrades", &loads, RETURNING, || {
         let turns = repeat(Duration::from_millis(200), |turn| {
             let next = Successor::of(&gateway, turn);
             match serving.replace(next) {

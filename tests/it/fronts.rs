@@ -208,3 +208,50 @@ fn nginx_asks() {
 fn caddy_asks() {
     judge(caddy);
 }
+
+/// Traefik is in no registry that the tests can reach: this asks what its ForwardAuth asks with examples/traefik.yaml,
+/// always a GET of its own, with `authRequestHeaders` and what it says itself of the request.
+fn as_traefik(method: &str, uri: &str) -> Request {
+    get("/auth/verify")
+        .header("X-Forwarded-For", "192.0.2.7")
+        .header("X-Forwarded-Host", "site.example")
+        .header("X-Forwarded-Method", method)
+        .header("X-Forwarded-Port", "80")
+        .header("X-Forwarded-Proto", "http")
+        .header("X-Forwarded-Server", "front")
+        .header("X-Forwarded-Uri", uri)
+        .header("X-Real-Ip", "192.0.2.7")
+}
+
+#[test]
+fn traefik_is_answered() {
+    let app = Origin::start();
+    let rules = json!([{"path": "/orders", "methods": ["POST"], "upstream": "app", "auth": {"roles": ["clerk"]}}]);
+    let setup = Setup::new(app.address).set("server.trusted_proxies", json!(["127.0.0.1"])).and_routes(rules);
+    let gateway = setup.start();
+    let alice = gateway.register("alice").access;
+    gateway.add_user("root", "admin");
+    let root = gateway.login("root").access;
+    for (method, uri, token, status, code) in [
+        ("GET", "/secret", &alice, 200, ""),
+        ("POST", "/secret/a%20b/?c=d", &alice, 200, ""),
+        ("GET", "/admin/x", &root, 200, ""),
+        ("GET", "/admin/x", &alice, 403, "forbidden"),
+        ("GET", "/public/../admin/x", &alice, 403, "forbidden"),
+        // The method that is judged is the one that Traefik names, not that of its question.
+        ("POST", "/orders", &root, 403, "forbidden"),
+        ("GET", "/orders", &root, 403, "forbidden"),
+        ("GET", "/nowhere", &alice, 200, ""),
+    ] {
+        let answer = as_traefik(method, uri).bearer(token).send(gateway.public);
+        assert_eq!((answer.status, answer.code()), (status, code), "{method} {uri}: {answer:?}");
+        let subject = answer.header("x-auth-subject");
+        assert_eq!(subject, (status == 200).then_some(if token == &root { "root" } else { "alice" }), "{answer:?}");
+        assert_eq!(app.count(), 0, "a question is not forwarded");
+    }
+    let answer = as_traefik("GET", "/secret").send(gateway.public);
+    assert_eq!((answer.status, answer.code()), (401, "token_missing"));
+    assert!(challenge(&answer).starts_with("Bearer"), "{answer:?}");
+    let twice = as_traefik("GET", "/secret").bearer(&alice).header("X-Forwarded-Uri", "/public/x");
+    assert_eq!(twice.send(gateway.public).status, 403, "which of two URIs is meant, nobody can say");
+}

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::config::ResponseStyle;
 use crate::message::{Body, Rejection};
@@ -36,6 +37,8 @@ pub struct Wire {
     frames: Option<Frames>,
     /// A status that hyper refused a request with, and that was not written.
     refused: Option<u16>,
+    /// HTTP/2: nothing more is written, and what the client still sends is read.
+    linger: Option<Linger>,
     /// Bytes of the next request came before the last answer was written out.
     early: bool,
 }
@@ -43,7 +46,7 @@ pub struct Wire {
 impl Wire {
     /// Wraps the socket of the connection at `seat`, whose first bytes are `first`.
     pub fn http1(stream: Stream, first: Bytes, seat: Rc<Seat>) -> Self {
-        Self { stream, seat, first, frames: None, refused: None, early: false }
+        Self { stream, seat, first, frames: None, refused: None, linger: None, early: false }
     }
 
     /// The same for HTTP/2.
@@ -90,6 +93,32 @@ impl Wire {
         if self.refused.is_some() || self.seat.is_unread() {
             let _ = self.stream.shutdown().await;
             let _ = tokio::time::timeout(LINGER, drain(&mut self.stream)).await;
+        }
+    }
+}
+
+/// What a client of HTTP/2 had on its way when it was told to go: a socket that is closed with any of it unread is reset,
+/// and a client that writes into a reset loses the answers that it has not read yet.
+struct Linger {
+    end: Pin<Box<Sleep>>,
+    left: usize,
+}
+
+impl Linger {
+    fn begin() -> Self {
+        Self { end: Box::pin(tokio::time::sleep(LINGER)), left: LINGER_BYTES }
+    }
+
+    /// Ready when the client has closed too, or had its time.
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rubbish = [0; 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut rubbish);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if (1..=self.left).contains(&buf.filled().len()) => self.left -= buf.filled().len(),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.end.as_mut().poll(cx),
+            }
         }
     }
 }
@@ -186,7 +215,16 @@ impl AsyncWrite for Wire {
             // Our answer is still to come.
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            // HTTP/1 ends in `end`, which has the stream back by then.
+            if this.frames.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let linger = this.linger.get_or_insert_with(Linger::begin);
+        linger.poll(&mut this.stream, cx).map(Ok)
     }
 
     fn poll_write_vectored(

@@ -12,6 +12,8 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const CONTINUATION: u8 = 9;
+/// To be ignored (RFC 9113 4.1).
+pub const UNKNOWN: u8 = 0x7f;
 
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;

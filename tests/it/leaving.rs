@@ -1,5 +1,6 @@
 //! How a gateway leaves: behind a load balancer, with tunnels open, and with a successor or without.
 
+use std::io::ErrorKind;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::frames::{self, Client, END_HEADERS, END_STREAM, Fate, HEADERS, block, frame};
+use crate::frames::{self, ACK, Client, END_HEADERS, END_STREAM, Fate, HEADERS, PING, UNKNOWN, block, frame};
 use crate::harness::{BINARY, Gateway, PATIENCE, Setup, await_that, holds_within};
 use crate::origin::Origin;
 use crate::wire::{Connection, get};
@@ -67,6 +68,35 @@ fn the_health_command_is_no_load_balancer() {
     gateway.signal("TERM");
     assert!(gateway.await_end().success());
     assert!(!gateway.output().contains("leaving"), "{}", gateway.output());
+}
+
+#[test]
+fn a_client_of_http_2_that_is_told_to_go_is_not_reset() {
+    let origin = Origin::start();
+    let mut gateway = Setup::new(origin.address).start();
+    let mut client = Client::open(gateway.public);
+    let asked = block(&frames::get("a", "/"));
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &asked)).unwrap();
+    assert_eq!(client.fate(1), Fate::Answered(200));
+    gateway.signal("TERM");
+    let ended = loop {
+        match client.next() {
+            Ok(came) if came.kind == PING && came.flags == 0 => {
+                client.send(&frame(PING, ACK, 0, &came.payload)).unwrap();
+            }
+            Ok(_) => {}
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(ended, ErrorKind::UnexpectedEof, "an end, not a reset");
+    // What it writes meanwhile, it would learn of a reset by: it has not read all of its answers, perhaps.
+    let crossing = frame(UNKNOWN, 0, 0, &[0; 1024]);
+    for _ in 0..20 {
+        client.send(&crossing).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(client);
+    assert!(gateway.await_end().success());
 }
 
 #[test]

@@ -28,8 +28,9 @@ enum Protocol {
 /// Serves a connection in a task of this worker.
 pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
     let room = Rc::clone(room);
+    // Before the task runs for the first time: a worker that is about to end waits for those who are in the roster.
+    let place = room.roster.enter();
     tokio::task::spawn_local(async move {
-        let place = room.roster.enter();
         // The box lives only as long as the door is being opened.
         match place.seat.attend_to(Box::pin(room.open(arrival))).await {
             Some(Ok(Guest { stream, source, ticket: _ticket })) => {

@@ -1,5 +1,6 @@
 //! Accounts: registering, authenticating, and what an administrator does to them.
 
+mod legacy;
 mod password;
 
 use crate::clock::UnixTime;
@@ -10,8 +11,9 @@ use crate::store::{self, NewAccount, NewSession, Registered, Revocation, Store};
 
 pub use crate::store::Account;
 
-use password::Verdict;
+pub use legacy::{Legacy, Unusable};
 pub use password::{Error as HashError, Hasher};
+use password::{Stored, Verdict};
 
 /// The longest password, in bytes.
 const MAX_PASSWORD: usize = 1024;
@@ -134,12 +136,14 @@ impl Accounts {
             Ok(username) => self.store.find_account(&username).await?,
             Err(_) => None,
         };
+        let known = account.is_some();
         let oversized = password.len() > MAX_PASSWORD;
         let offered = if oversized { Secret::new("") } else { password.clone() };
-        let hash = account.as_ref().map(|account| account.hash.clone());
-        let verdict = self.hasher.verify(offered, hash).await?;
-        let known = account.is_some();
+        // Who may not log in anyway is not compared: the time would tell that the password was right.
         let account = account.filter(|account| !account.disabled && !oversized);
+        let hash = account.as_ref().map(|account| account.hash.clone());
+        let old = self.store.find_old_hash().await?;
+        let verdict = self.hasher.verify(offered, Stored { hash, old }).await?;
         match (account, verdict) {
             (Some(account), Verdict::Right) => Ok(account),
             (Some(account), Verdict::RightButOutdated) => {
@@ -150,7 +154,7 @@ impl Accounts {
         }
     }
 
-    /// Replaces a hash of other parameters. A login does not fail for want of it: the next one tries again.
+    /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one tries again.
     async fn renew_hash(&self, account: &Account, password: Secret) {
         let renewed = match self.hasher.hash(password).await {
             Ok(hash) => self.store.upgrade_hash(account.id, account.hash.clone(), hash).await.map_err(Error::from),

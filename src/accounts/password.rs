@@ -8,6 +8,7 @@ use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::oneshot;
 
+use crate::accounts::legacy::Legacy;
 use crate::config;
 use crate::secret::Secret;
 
@@ -29,7 +30,7 @@ pub enum Error {
     /// The parameters or the stored hash are not usable.
     #[error("argon2: {0}")]
     Argon2(argon2::Error),
-    /// A stored hash is no argon2 PHC string.
+    /// A stored hash is of no kind that is known.
     #[error("a stored password hash cannot be read")]
     Unreadable,
     /// A thread could not be started.
@@ -50,7 +51,16 @@ pub enum Verdict {
 
 enum Job {
     Hash { password: Secret, reply: oneshot::Sender<Result<Secret, Error>> },
-    Verify { password: Secret, hash: Option<Secret>, reply: oneshot::Sender<Result<Verdict, Error>> },
+    Verify { password: Secret, stored: Stored, reply: oneshot::Sender<Result<Verdict, Error>> },
+}
+
+/// What the store has for a name that logs in.
+#[derive(Default)]
+pub struct Stored {
+    /// The account's hash; `None` when there is no account that may log in.
+    pub hash: Option<Secret>,
+    /// Any hash that another program made, while there is one.
+    pub old: Option<Secret>,
 }
 
 /// The front of the hashing threads.
@@ -89,13 +99,14 @@ impl Hasher {
         answer.await.map_err(|_| Error::Ended)?
     }
 
-    /// Compares a password with a stored hash; without one, the same work is done with the current parameters.
+    /// Compares a password with a stored hash. Where it is wrong, or there is none, the time must not tell which it was:
+    /// a current hash is computed either way, and an old one too while any account still has one.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full, [`Error::Unreadable`] for a stored hash of another kind.
-    pub async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Error> {
+    pub async fn verify(&self, password: Secret, stored: Stored) -> Result<Verdict, Error> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Verify { password, hash, reply })?;
+        self.enqueue(Job::Verify { password, stored, reply })?;
         answer.await.map_err(|_| Error::Ended)?
     }
 
@@ -127,8 +138,8 @@ impl Bench {
                 Ok(Job::Hash { password, reply }) => {
                     let _ = reply.send(self.hash(&password));
                 }
-                Ok(Job::Verify { password, hash, reply }) => {
-                    let _ = reply.send(self.verify(&password, hash.as_ref()));
+                Ok(Job::Verify { password, stored, reply }) => {
+                    let _ = reply.send(self.verify(&password, &stored));
                 }
                 Err(_) => return,
             }
@@ -161,12 +172,26 @@ impl Bench {
         Ok(Secret::new(phc.to_string()))
     }
 
-    fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Result<Verdict, Error> {
-        let Some(hash) = hash else {
+    fn verify(&mut self, password: &Secret, stored: &Stored) -> Result<Verdict, Error> {
+        let Some(hash) = &stored.hash else {
             self.hash(password)?;
-            return Ok(Verdict::Wrong);
+            return Ok(reject(password, stored));
         };
         let text = std::str::from_utf8(hash.expose()).map_err(|_| Error::Unreadable)?;
+        if text.starts_with("$argon2") {
+            return Ok(match self.verify_argon2(password, text)? {
+                Verdict::Wrong => reject(password, stored),
+                right @ (Verdict::Right | Verdict::RightButOutdated) => right,
+            });
+        }
+        if Legacy::parse(text).map_err(|_| Error::Unreadable)?.verify(password) {
+            return Ok(Verdict::RightButOutdated);
+        }
+        self.hash(password)?;
+        Ok(Verdict::Wrong)
+    }
+
+    fn verify_argon2(&mut self, password: &Secret, text: &str) -> Result<Verdict, Error> {
         let phc = PasswordHash::new(text).map_err(|_| Error::Unreadable)?;
         let (Some(salt), Some(stored)) = (phc.salt, phc.hash) else { return Err(Error::Unreadable) };
         let argon2id = phc.algorithm.as_str() == "argon2id" && phc.version == Some(Version::V0x13.into());
@@ -192,6 +217,17 @@ impl Bench {
     }
 }
 
+/// Wrong, after the work that an account with an old hash would have cost beside the current one: else the time would
+/// tell which names were imported and have not logged in yet. Where old hashes of several kinds are left, an account whose
+/// hash costs other than the first one's still stands out.
+fn reject(password: &Secret, stored: &Stored) -> Verdict {
+    let old = stored.old.as_ref().and_then(|old| std::str::from_utf8(old.expose()).ok());
+    if let Some(old) = old.and_then(|text| Legacy::parse(text).ok()) {
+        old.verify(password);
+    }
+    Verdict::Wrong
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,25 +238,28 @@ mod tests {
         Secret::new(text)
     }
 
+    fn stored(hash: &Secret) -> Stored {
+        Stored { hash: Some(hash.clone()), old: None }
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn a_hash_knows_its_password_and_its_parameters() {
         let old = Hasher::start(CHEAP, 1).unwrap();
         let new = Hasher::start(config::Argon2 { iterations: 2, ..CHEAP }, 1).unwrap();
         let hash = old.hash(secret("correct horse")).await.unwrap();
         assert!(hash.expose().starts_with(b"$argon2id$v=19$m=64,t=1,p=1$"));
-        let verify =
-            async |hasher: &Hasher, password| hasher.verify(secret(password), Some(hash.clone())).await.unwrap();
+        let verify = async |hasher: &Hasher, password| hasher.verify(secret(password), stored(&hash)).await.unwrap();
         assert_eq!(verify(&old, "correct horse").await, Verdict::Right);
         assert_eq!(verify(&new, "correct horse").await, Verdict::RightButOutdated);
         assert_eq!(verify(&new, "wrong horse").await, Verdict::Wrong);
-        assert_eq!(old.verify(secret("x"), None).await.unwrap(), Verdict::Wrong);
+        assert_eq!(old.verify(secret("x"), Stored::default()).await.unwrap(), Verdict::Wrong);
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_stored_hash_of_another_kind_is_an_error() {
         let hasher = Hasher::start(CHEAP, 1).unwrap();
         for hash in ["", "plain", "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo"] {
-            let verdict = hasher.verify(secret("x"), Some(secret(hash))).await;
+            let verdict = hasher.verify(secret("x"), stored(&secret(hash))).await;
             assert!(matches!(verdict, Err(Error::Unreadable)), "{hash:?}: {verdict:?}");
         }
     }

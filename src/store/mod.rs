@@ -4,6 +4,7 @@
 //! on the disk. One whose future is dropped may still take effect. Times are parameters: the store reads no clock.
 
 mod revocation;
+pub mod flask;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -55,6 +56,17 @@ pub enum Registered {
     Created(Account),
     /// There is an account of that name; nothing was changed.
     Taken,
+}
+
+/// What became of an account that an import brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// It stands.
+    Added,
+    /// There is an account of that name; nothing was changed.
+    Exists,
+    /// It was imported before and has been deleted since; it stays so.
+    Deleted,
 }
 
 /// A session that is about to be opened.

@@ -8,6 +8,7 @@ mod keys;
 mod accounts;
 mod sessions;
 mod revocations;
+mod import;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -26,7 +26,7 @@ const HOUSE: [(&str, &[&str]); 15] = [
 const ABOVE_ALL: &[&str] = &["*"];
 
 /// Paths of crates that only some modules may name.
-const FENCES: [(&str, &[&str]); 18] = [
+const FENCES: [(&str, &[&str]); 19] = [
     ("serde_yaml", &["config"]),
     ("schemars", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -35,6 +35,7 @@ const FENCES: [(&str, &[&str]); 18] = [
     ("tokio_postgres", &["store"]),
     ("jsonwebtoken", &["tokens"]),
     ("argon2", &["accounts"]),
+    ("scrypt", &["accounts"]),
     ("moka", &["sessions"]),
     ("governor", &["gate"]),
     ("hyper::client", &["upstream"]),

@@ -60,16 +60,7 @@ impl Store {
     /// The store's.
     pub async fn register(&self, account: NewAccount, session: Option<NewSession>) -> Result<Registered, Error> {
         self.write(move |connection| {
-            let key = Key::subject(None, account.username.as_str());
-            let id = connection
-                .prepare_cached(ADD)?
-                .query_row(
-                    params![account.username.as_str(), account.hash.expose(), key.0, account.at.millis()],
-                    |row| row.get(0).map(AccountId),
-                )
-                .optional()?;
-            let Some(id) = id else { return Ok(Registered::Taken) };
-            add_roles(connection, id, &account.roles)?;
+            let Some(id) = add(connection, &account)? else { return Ok(Registered::Taken) };
             let account = connection.prepare_cached(FIND)?.query_row([account.username.as_str()], read_account)?;
             if let Some(session) = session {
                 sessions::open(connection, &session, id, account.generation)?;
@@ -250,6 +241,17 @@ impl Store {
         })
         .await
     }
+}
+
+/// Adds an account with its roles; `None`, and nothing done, when the name is taken.
+pub(super) fn add(connection: &Connection, new: &NewAccount) -> rusqlite::Result<Option<AccountId>> {
+    let name = new.username.as_str();
+    let values = params![name, new.hash.expose(), Key::subject(None, name).0, new.at.millis()];
+    let id = connection.prepare_cached(ADD)?.query_row(values, |row| row.get(0).map(AccountId)).optional()?;
+    if let Some(id) = id {
+        add_roles(connection, id, &new.roles)?;
+    }
+    Ok(id)
 }
 
 /// Runs `change`, which returns the account's id and its new generation, and revokes what is below that.

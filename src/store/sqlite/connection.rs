@@ -19,7 +19,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_ID: i64 = 0x504f_5254;
 
 /// The schema's steps, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_first.sql"), include_str!("../migrations/0005_import.sql")];
 
 /// The newest schema of this program.
 const LATEST: i64 = MIGRATIONS.len() as i64;

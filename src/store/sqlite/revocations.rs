@@ -89,7 +89,7 @@ impl Store {
 
 /// Adds one, or joins it with the one of its key.
 pub(super) fn add(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {
-    let found = connection.prepare_cached(FIND)?.query_row([new.key.0], read_revocation).optional()?;
+    let found = find_row(connection, new.key)?;
     let Some((seq, old)) = found else { return insert(connection, new) };
     let joined = join(&old, new);
     if joined != old {
@@ -98,6 +98,15 @@ pub(super) fn add(connection: &Connection, new: &Revocation) -> rusqlite::Result
         insert(connection, &joined)?;
     }
     Ok(())
+}
+
+/// The revocation of that key.
+pub(super) fn find(connection: &Connection, key: Key) -> rusqlite::Result<Option<Revocation>> {
+    Ok(find_row(connection, key)?.map(|(_, revocation)| revocation))
+}
+
+fn find_row(connection: &Connection, key: Key) -> rusqlite::Result<Option<(i64, Revocation)>> {
+    connection.prepare_cached(FIND)?.query_row([key.0], read_revocation).optional()
 }
 
 fn insert(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {

@@ -132,7 +132,7 @@ fn a_newer_schema_is_refused() {
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = refused(&path);
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
-    assert!(error.to_string().contains("made by a newer Portcullis (schema 99; this one knows 1)"), "{error}");
+    assert!(error.to_string().contains("made by a newer Portcullis (schema 99; this one knows "), "{error}");
 }
 
 #[tokio::test]

@@ -255,6 +255,16 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         .map_err(|resolve::Wrong { problems, files }| Error::Invalid { path: path.into(), problems, files })
 }
 
+/// Reads a duration as any key takes it, such as `15m` or `30d`: at most ten years.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    units::parse_duration(text).filter(|duration| *duration <= units::LONGEST)
+}
+
+/// Writes a duration as one would in the file.
+pub fn show_duration(duration: Duration) -> String {
+    units::show_duration(duration)
+}
+
 /// The JSON Schema of `gateway.yaml`.
 pub fn schema() -> serde_json::Value {
     file::File::schema()

@@ -31,6 +31,7 @@ mod http2;
 mod corpora;
 mod tokens;
 mod flask;
+mod import;
 mod doors;
 mod life;
 mod reload;

@@ -1,0 +1,206 @@
+//! `portcullis import flask app.db`: the accounts and the revoked tokens of a Flask application. Repeating it is harmless.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::accounts::Legacy;
+use crate::cli::{ConfigPath, Refused, block_on, load, say};
+use crate::clock::{self, UnixTime};
+use crate::config::{self, Config};
+use crate::model::Username;
+use crate::secret::Secret;
+use crate::sessions;
+use crate::store::flask::{Database, Names, User};
+use crate::store::{Imported, Key, NewAccount, Store};
+
+/// Rows of one transaction: few, because a running gateway's logouts wait meanwhile.
+const BATCH: usize = 1000;
+
+#[derive(Subcommand)]
+pub enum Import {
+    /// The SQLite file of a Flask application: users with passlib's or Werkzeug's hashes, and revoked tokens. What is
+    /// there already is left alone. Passwords go on working, and are hashed anew at the next login.
+    Flask(Flask),
+}
+
+#[derive(Args)]
+pub struct Flask {
+    /// The application's database. It is only read.
+    file: PathBuf,
+    /// The longest life of a token that the application issued: for so long its revocations are remembered. The default
+    /// is that of flask-jwt-extended's refresh tokens.
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = duration)]
+    lifetime: Duration,
+    /// The table of users, where it has no usual name.
+    #[arg(long, value_name = "TABLE")]
+    users_table: Option<String>,
+    /// Its column with the name.
+    #[arg(long, value_name = "COLUMN")]
+    name_column: Option<String>,
+    /// Its column with the password's hash.
+    #[arg(long, value_name = "COLUMN")]
+    password_column: Option<String>,
+    /// The table of revoked tokens, where it has no usual name.
+    #[arg(long, value_name = "TABLE")]
+    revoked_table: Option<String>,
+    #[command(flatten)]
+    config: ConfigPath,
+}
+
+impl Import {
+    pub fn run(self) -> Result<(), Refused> {
+        let Self::Flask(flask) = self;
+        flask.run()
+    }
+}
+
+impl Flask {
+    fn run(self) -> Result<(), Refused> {
+        let config = load(&self.config.path)?;
+        let names = Names {
+            users: self.users_table,
+            name: self.name_column,
+            password: self.password_column,
+            revoked: self.revoked_table,
+        };
+        // All of it is read before anything is written.
+        let database = Database::open(&self.file, &names)?;
+        let (users, revoked) = (database.users()?, database.revoked()?);
+        let store = Store::open(&config.store)?;
+        let now = clock::now();
+        block_on(async {
+            take_users(&store, &database, users, now).await?;
+            take_revoked(&store, &database, revoked, now, self.lifetime.max(longest(&config))).await?;
+            Ok(())
+        })?;
+        tell_of_tokens(&config);
+        Ok(())
+    }
+}
+
+fn longest(config: &Config) -> Duration {
+    config.tokens.access_ttl.max(config.tokens.refresh_ttl)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "a duration such as 12h or 30d, at most ten years".to_owned())
+}
+
+/// An account that can be made of a user, or why there is none.
+fn judge(user: User, seen: &mut HashSet<String>, at: UnixTime) -> Result<NewAccount, (String, String)> {
+    let Some(name) = user.name else { return Err((String::new(), "its name is no text".to_owned())) };
+    // As SQLAlchemy's `first()` would find it.
+    if !seen.insert(name.clone()) {
+        return Err((name, "the file has this name more than once; the first one counts".to_owned()));
+    }
+    let username = Username::parse(&name).map_err(|rule| (name.clone(), rule.to_string()))?;
+    let hash = user.hash.unwrap_or(Secret::new(""));
+    match std::str::from_utf8(hash.expose()).map(Legacy::parse) {
+        Ok(Ok(_)) => Ok(NewAccount { username, hash, roles: Vec::new(), at }),
+        Ok(Err(why)) => Err((name, why.to_string())),
+        Err(_) => Err((name, "its password hash is no text".to_owned())),
+    }
+}
+
+/// Names that were not taken may hold anything: they are shown quoted, and without control characters.
+fn tell(name: &str, why: &str) {
+    say(format_args!("not taken over: {name:?}: {why}"));
+}
+
+async fn take_users(store: &Store, database: &Database, users: Vec<User>, now: UnixTime) -> Result<(), Refused> {
+    let (mut seen, mut fit, mut refused, mut there, mut taken) = (HashSet::new(), Vec::new(), 0, 0, 0);
+    for user in users {
+        match judge(user, &mut seen, now) {
+            Ok(account) => fit.push(account),
+            Err((name, why)) => {
+                tell(&name, &why);
+                refused += 1;
+            }
+        }
+    }
+    for batch in fit.chunks(BATCH) {
+        let outcomes = store.import_accounts(batch.to_vec()).await?;
+        for (account, outcome) in batch.iter().zip(outcomes) {
+            let name = account.username.as_str();
+            match outcome {
+                Imported::Added => taken += 1,
+                Imported::Exists => {
+                    tell(name, "there is an account of that name, which is left alone");
+                    there += 1;
+                }
+                Imported::Deleted => {
+                    tell(name, "it was imported before, and deleted since; `portcullis users add` makes it anew");
+                    there += 1;
+                }
+            }
+        }
+    }
+    let table = database.users_table();
+    say(format_args!("users: {taken} taken over from {table}, {there} known already, {refused} not usable"));
+    Ok(())
+}
+
+/// Only their ids are known, not when they expire: each is kept for as long as any token of the application may live,
+/// which is also noted, because it bounds every later revocation of all of an account's tokens.
+async fn take_revoked(
+    store: &Store,
+    database: &Database,
+    revoked: Vec<Option<String>>,
+    now: UnixTime,
+    life: Duration,
+) -> Result<(), Refused> {
+    let before = store.raise_longest_lifetime(Duration::ZERO).await?;
+    let longest = store.raise_longest_lifetime(life).await?;
+    let tables = database.revoked_tables();
+    if tables.is_empty() {
+        say("revoked tokens: the file has no table of them with a column jti; if it has, name it with --revoked-table");
+    } else {
+        let all = revoked.len();
+        let mut keys: Vec<Key> =
+            revoked.into_iter().flatten().filter(|jti| !jti.is_empty()).map(|jti| Key::token(None, &jti)).collect();
+        let unusable = all - keys.len();
+        let mut seen = HashSet::new();
+        keys.retain(|key| seen.insert(*key));
+        let keep_until = sessions::keep_generation_until(longest, now);
+        let mut new = 0;
+        for batch in keys.chunks(BATCH) {
+            new += store.import_revoked(batch.to_vec(), now, keep_until.since(now)).await?;
+        }
+        let (known, tables) = (keys.len() - new, tables.join(", "));
+        say(format_args!(
+            "revoked tokens: {new} taken over from {tables}, {known} known already, {unusable} not usable"
+        ));
+        let life = config::show_duration(longest);
+        say(format_args!(
+            "  The file does not tell when they expire: they are remembered until {keep_until}, for tokens that live \
+             {life} at most. If the application's live longer, say so with --lifetime."
+        ));
+    }
+    if longest > before && before > Duration::ZERO {
+        say(
+            "  A running gateway reckons with that longest life once it has reloaded its configuration: send it SIGHUP.",
+        );
+    }
+    Ok(())
+}
+
+/// What is needed for the application's live tokens to go on working.
+fn tell_of_tokens(config: &Config) {
+    if config.tokens.secret.is_none() {
+        say(
+            "live tokens: they are NOT accepted until tokens.secret is the application's JWT_SECRET_KEY; without it, its \
+             users have to log in again",
+        );
+    }
+    for (key, claim, value) in [("issuer", "iss", &config.tokens.issuer), ("audience", "aud", &config.tokens.audience)]
+    {
+        if let Some(value) = value {
+            say(format_args!(
+                "live tokens: those without {claim} {value:?} are NOT accepted, because tokens.{key} is set"
+            ));
+        }
+    }
+}

@@ -19,6 +19,25 @@ impl UnixTime {
         Self(millis)
     }
 
+    /// Reads RFC 3339, such as `2026-11-23T08:00:00Z` or `2026-11-23T09:00:00.5+01:00`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, rest) = text.split_once(['T', 't', ' '])?;
+        let [year, month, day] = numbers(date, '-')?;
+        let length = rest.find(['Z', 'z', '+', '-'])?;
+        let (time, zone) = rest.split_at_checked(length)?;
+        let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let [hour, minute, second] = numbers(whole, ':')?;
+        let offset = offset(zone)?;
+        let days = days_since_epoch(year, month, day);
+        let real = civil_date(days) == (year, month, day) && hour < 24 && minute < 60 && second <= 60;
+        if !real || fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let millis = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+        let seconds = days * 86_400 + (hour * 60 + minute - offset) * 60 + second;
+        Some(Self(seconds * 1000 + millis))
+    }
+
     /// Whole seconds since the epoch, rounded down (a JWT NumericDate).
     pub const fn secs(self) -> i64 {
         self.0.div_euclid(1000)
@@ -84,6 +103,37 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
+/// The inverse of [`civil_date`], after the same author's `days_from_civil`.
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// `N` numbers of digits alone, the first of four and the others of two.
+fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
+    let digits = |part: &str| matches!(part.len(), 2 | 4) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<i64> =
+        text.split(separator).filter(|part| digits(part)).filter_map(|part| part.parse().ok()).collect();
+    let expected = 3 * N - 1 + if separator == '-' { 2 } else { 0 };
+    if text.len() == expected { parts.try_into().ok() } else { None }
+}
+
+/// Minutes east of Greenwich.
+fn offset(zone: &str) -> Option<i64> {
+    let sign = match zone.as_bytes().first()? {
+        b'Z' | b'z' if zone.len() == 1 => return Some(0),
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let [hours, minutes] = numbers(zone.get(1..)?, ':')?;
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes))
+}
+
 /// What the wall clock says. The only reader of it: time is a parameter everywhere else.
 #[expect(clippy::disallowed_methods, reason = "the one place that may read the wall clock")]
 pub fn now() -> UnixTime {
@@ -110,6 +160,49 @@ mod tests {
             (-1, "1969-12-31T23:59:59.000Z"),
         ] {
             assert_eq!(UnixTime::from_secs(seconds).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn reads_rfc_3339() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T00:00:00.000Z", 951_782_400_000),
+            ("2026-11-23T08:00:00Z", 1_795_420_800_000),
+            ("2026-11-23t09:30:00+01:30", 1_795_420_800_000),
+            ("2026-11-22 23:00:00.25-09:00", 1_795_420_800_250),
+            ("2026-11-23T08:00:00.123999Z", 1_795_420_800_123),
+            ("1969-12-31T23:59:59Z", -1000),
+        ] {
+            assert_eq!(UnixTime::parse(text), Some(UnixTime(millis)), "{text}");
+        }
+        for day in (-800_000..800_000).step_by(997) {
+            let time = UnixTime::from_secs(day * 86_400 + 1);
+            assert_eq!(UnixTime::parse(&time.to_string()), (0..=9999).contains(&civil_date(day).0).then_some(time));
+        }
+        for bad in [
+            "",
+            "now",
+            "2026-11-23",
+            "2026-11-23T08:00:00",
+            "2026-11-23T08:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-11-00T00:00:00Z",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T08:60:00Z",
+            "2026-11-23T08:00:00.Z",
+            "2026-11-23T08:00:00.xZ",
+            "2026-11-23T08:00:00Zx",
+            "2026-11-23T08:00:00+1:00",
+            "2026-11-23T08:00:00+99:00",
+            "26-11-23T08:00:00Z",
+            "2026-1-23T08:00:000Z",
+            "02026-11-23T08:00:00Z",
+            "+026-11-23T08:00:00Z",
+        ] {
+            assert_eq!(UnixTime::parse(bad), None, "{bad}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The database of a Flask application, as an import reads it: accounts and revoked tokens. It is never written to.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
@@ -16,6 +17,9 @@ const HASHES: [&str; 6] = ["password", "password_hash", "passwordhash", "pw_hash
 
 /// What a name of a table of revoked tokens holds.
 const REVOKED: [&str; 5] = ["revoked", "blocklist", "blacklist", "denylist", "block_list"];
+
+/// How long a write of the application is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
     ORDER BY name";
@@ -110,9 +114,10 @@ impl Database {
         let fail = |source| Error::Read { path: path.into(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
-        // The file is somebody else's: nothing in it may run.
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+        // The file is somebody else's: nothing in it may run. What is read is of one moment.
         connection
-            .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON;")
+            .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON; BEGIN;")
             .map_err(fail)?;
         let tables = tables(&connection).map_err(fail)?;
         let users = find_users(&tables, names, path)?;

@@ -9,6 +9,7 @@ mod sqlite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, Role, SessionId, Username};
@@ -116,6 +117,17 @@ pub struct SessionRow {
     pub address: Option<String>,
     /// What the client said it was at the login.
     pub user_agent: Option<String>,
+}
+
+/// A moment before which no token is to count.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Tokens that were issued earlier end.
+    pub before: UnixTime,
+    /// Now.
+    pub at: UnixTime,
+    /// How long that must be remembered: the longest life of any token, and the time to spare.
+    pub life: Duration,
 }
 
 /// A key that the gateway made and keeps.

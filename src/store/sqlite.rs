@@ -9,6 +9,7 @@ mod accounts;
 mod sessions;
 mod revocations;
 mod import;
+mod cut;
 
 use std::path::Path;
 use std::sync::Arc;

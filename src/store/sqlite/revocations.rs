@@ -42,6 +42,15 @@ impl Store {
         self.write(move |connection| revocations.iter().try_for_each(|revocation| add(connection, revocation))).await
     }
 
+    /// The revocations of these keys, as far as there are any; expired ones too until they are purged.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn find_revocations(&self, keys: Vec<Key>) -> Result<Vec<Revocation>, Error> {
+        self.seek(move |connection| keys.into_iter().filter_map(|key| find(connection, key).transpose()).collect())
+            .await
+    }
+
     /// Up to `limit` revocations with a sequence number above `seq`, in its order, each with its own. The numbers grow
     /// in the order of commits: what is committed later has a higher one than all that was ever returned. A changed
     /// revocation gets a new number. Expired ones are among them until they are purged.

@@ -1,17 +1,21 @@
 //! `portcullis explain GET /secret`: which route, which rule, what would be sent.
 
-use clap::Args;
+use std::net::IpAddr;
 
+use clap::Args;
+use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::{HeaderName, HeaderValue, Request, request};
+
+use crate::app::{self, App};
 use crate::cli::tokens::read;
-use crate::cli::{ConfigPath, Refused, block_on, load, say};
+use crate::cli::{ConfigPath, Refused, block_on, dossier, load, say};
 use crate::clock;
 use crate::config::Config;
-use crate::gate::explain;
+use crate::gate::{Rehearsal, Source, Stage, explain};
 use crate::message::Rejection;
-use crate::model::ResponseStyle;
-use crate::sessions::{Feed, Sessions, TokenType, Truth};
+use crate::sessions;
 use crate::store::Store;
-use crate::{app, gate};
+use crate::upstream::Preview;
 
 #[derive(Args)]
 pub struct Explain {
@@ -25,50 +29,123 @@ pub struct Explain {
     /// The access token that the client sends, or `-` to read it from standard input; it is judged against the store.
     #[arg(long)]
     token: Option<String>,
+    /// A header that the client sends, such as `X-Auth-Subject: root`; may be given several times.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where the client is: whether that is one of `server.trusted_proxies` matters.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    from: IpAddr,
     #[command(flatten)]
     config: ConfigPath,
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("it has no colon")?;
+    let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+    let value = HeaderValue::try_from(value.trim_matches([' ', '\t'])).map_err(|error| error.to_string())?;
+    Ok((name, value))
 }
 
 impl Explain {
     pub fn run(self) -> Result<(), Refused> {
         let config = load(&self.config.path)?;
-        let plan = explain::plan(&config, &self.method, &self.host, &self.target).map_err(|r| refused(&r))?;
+        let plan = explain::plan(&config, &self.method, &self.host, &self.target).map_err(|r| refused(&config, &r))?;
         plan.lines().iter().for_each(say);
-        match self.token.as_deref().map(read).transpose()? {
-            Some(token) if plan.looks_at_tokens() => block_on(judge(&config, &plan, &token)),
-            Some(_) => {
+        let token = self.token.as_deref().map(read).transpose()?;
+        let store = match Store::open_existing(&config.store) {
+            Ok(store) => store,
+            // The plan is all that can be told, and all that was asked for.
+            Err(_) if token.is_none() => return Ok(()),
+            Err(_) if !plan.looks_at_tokens() => {
                 say("verdict:  passes; nobody looks at the token here");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        block_on(self.judge(config, &store, &plan, token.as_deref()))
+    }
+
+    /// Judges the request as the running gateway would, from the same store.
+    async fn judge(
+        &self,
+        config: Config,
+        store: &Store,
+        plan: &explain::Plan,
+        token: Option<&str>,
+    ) -> Result<(), Refused> {
+        let now = clock::now();
+        if let Some(token) = token {
+            let key = app::signing_key(store).await?;
+            // What cannot be read is for the rule to judge.
+            if let Ok(claims) = sessions::keys(&config, &key).verify(token) {
+                let dossier = dossier::gather(&config, store, (token, &claims), now).await?;
+                dossier.lines.iter().for_each(say);
+            }
+        }
+        let head = self.head(token)?;
+        let (app, _feed) = App::build(config).await?;
+        let edition = app.edition();
+        let worker = edition.worker(&app.access_buffer(), None);
+        let source = Source { address: Some(self.from), secure: false };
+        let mut told = Rehearsal::default();
+        let stage = Stage { source, now, pools: &worker.pools };
+        let outcome = edition.gate.rehearse(&head, &stage, &mut told);
+        tell(&edition.config, &told);
+        match outcome {
+            Err(rejection @ Rejection::TokenMissing { .. }) if token.is_none() => {
+                let status = rejection.status(edition.config.identity.responses);
+                say(format_args!("verdict:  without a token {} {}", status.as_u16(), rejection.code()));
                 Ok(())
             }
-            None => Ok(()),
+            Err(rejection) => Err(refused(&edition.config, &rejection)),
+            Ok(()) => {
+                say(match (&told.preview, plan.looks_at_tokens()) {
+                    (None, _) if told.answer.is_empty() => {
+                        "verdict:  the gateway answers itself, and judges what it gets"
+                    }
+                    (_, false) if token.is_some() => "verdict:  passes; nobody looks at the token here",
+                    (_, _) => "verdict:  passes",
+                });
+                Ok(())
+            }
         }
+    }
+
+    /// The request as it would come in.
+    fn head(&self, token: Option<&str>) -> Result<request::Parts, Refused> {
+        let mut request = Request::builder().method(self.method.as_str()).uri(&self.target).header(HOST, &self.host);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        Ok(request.body(())?.into_parts().0)
     }
 }
 
-/// Judges the token as the running gateway would, from the same store.
-async fn judge(config: &Config, plan: &explain::Plan, token: &str) -> Result<(), Refused> {
-    let store = Store::open_existing(&config.store)?;
-    let key = app::signing_key(&store).await?;
-    let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
-    let feed = Feed::load(store.clone(), config.store.clone()).await?;
-    let truth = Truth { store, blocklist: feed.blocklist().clone(), freshness: feed.freshness().clone() };
-    let sessions = Sessions::new(config, truth, &key, longest);
-    let now = clock::now();
-    let caller = sessions.verify(token, TokenType::Access, now).map_err(|refusal| refused(&refusal.into()))?;
-    say(format_args!("token:    {}", serde_json::Value::Object(caller.claims().all.clone())));
-    for rule in plan.rules() {
-        gate::check_rule(rule, &caller, now).map_err(|rejection| refused(&rejection))?;
+/// What the rehearsal found, but for credentials.
+fn tell(config: &Config, told: &Rehearsal) {
+    told.rules.iter().for_each(|rule| say(format_args!("rule:     {rule}")));
+    if let Some(Preview { server, line, fields }) = &told.preview {
+        say(format_args!("server:   {server}"));
+        say(format_args!("request:  {line}"));
+        fields.iter().for_each(|(name, value)| tell_field(config, name, value));
     }
-    for (index, value) in caller.headers() {
-        if let Some(header) = config.identity_headers.get(*index) {
-            say(format_args!("header:   {}: {}", header.name, String::from_utf8_lossy(value)));
-        }
+    for (name, value) in &told.answer {
+        tell_field(config, name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
     }
-    say("verdict:  passes");
-    Ok(())
 }
 
-fn refused(rejection: &Rejection) -> Refused {
-    let status = rejection.status(ResponseStyle::Standard);
+/// Identity headers are spelled as in the configuration; on the wire all names are in lower case.
+fn tell_field(config: &Config, name: &str, value: &str) {
+    let written = config.identity_headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let name = written.map_or(name, |header| header.name.as_str());
+    let secret = [AUTHORIZATION, COOKIE].iter().any(|secret| name.eq_ignore_ascii_case(secret.as_str()));
+    say(format_args!("header:   {name}: {}", if secret { "***" } else { value }));
+}
+
+fn refused(config: &Config, rejection: &Rejection) -> Refused {
+    let status = rejection.status(config.identity.responses);
     Refused(format!("refused: {} {}: {}", status.as_u16(), rejection.code(), rejection.summary()))
 }

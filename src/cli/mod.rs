@@ -1,6 +1,7 @@
 //! The command line: one file a command. Exit codes: 0 done, 1 the input was refused, 2 wrong usage, 70 a bug.
 
 mod check;
+mod dossier;
 mod explain;
 mod health;
 mod import;

@@ -5,13 +5,16 @@ use std::io::Read;
 use clap::{Args, Subcommand};
 
 use crate::app;
-use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
-use crate::clock;
+use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
+use crate::clock::{self, UnixTime};
 use crate::config::Config;
-use crate::model::Username;
+use crate::model::{AccountId, SessionId, Username};
 use crate::sessions::{self, keep_token_until};
-use crate::store::{Key, Kind, Revocation, Store};
+use crate::store::{Cut, Key, Kind, Revocation, Store};
 use crate::tokens::{Claims, Moment};
+
+/// Accounts of one transaction.
+const ACCOUNTS: u32 = 1000;
 
 #[derive(Subcommand)]
 pub enum Tokens {
@@ -22,7 +25,7 @@ pub enum Tokens {
         #[command(flatten)]
         config: ConfigPath,
     },
-    /// Revoke a token, a session, or all tokens of a user. A running gateway hears of it within a second.
+    /// Revoke a token, a session, or all tokens of a user or of a time. A running gateway hears of it within a second.
     Revoke {
         #[command(flatten)]
         what: What,
@@ -31,21 +34,34 @@ pub enum Tokens {
     },
 }
 
-/// Exactly one of these.
+/// One of these; only `--user` and `--before` go together.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct What {
     /// The token; `-` reads it from standard input.
+    #[arg(conflicts_with_all = ["jti", "session", "user", "before"])]
     token: Option<String>,
     /// A token by its `jti`.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["session", "user", "before"])]
     jti: Option<String>,
     /// All tokens of a session, by their `sid`.
-    #[arg(long, value_name = "SID")]
+    #[arg(long, value_name = "SID", conflicts_with_all = ["user", "before"])]
     session: Option<String>,
     /// All tokens of a user.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// All tokens that were issued before this moment (such as 2026-11-23T08:00:00Z, or `now`), of the user or of all
+    /// accounts. An account that is older loses its later tokens too. Tokens of trusted issuers, and of names without an
+    /// account, are not meant.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    before: Option<UnixTime>,
+}
+
+fn moment(text: &str) -> Result<UnixTime, String> {
+    let now = clock::now();
+    let time = if text == "now" { Some(now) } else { UnixTime::parse(text) };
+    let time = time.ok_or_else(|| "a time such as 2026-11-23T08:00:00Z, or `now`".to_owned())?;
+    if time > now { Err(format!("{time} is yet to come; it is {now}")) } else { Ok(time) }
 }
 
 impl Tokens {
@@ -82,14 +98,14 @@ async fn verify(config: &Config, store: &Store, token: &str) -> Result<Claims, R
 
 async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refused> {
     let claims = verify(config, store, token).await?;
-    say(serde_json::to_string_pretty(&claims.all)?);
     let now = clock::now();
-    let at = Moment { now, leeway: config.tokens.leeway };
-    claims.check_time(at)?;
-    if sessions::is_revoked(store, &claims, at).await? {
+    let dossier = dossier::gather(config, store, (token, &claims), now).await?;
+    dossier.lines.iter().for_each(say);
+    claims.check_time(Moment { now, leeway: config.tokens.leeway })?;
+    if !dossier.revocations.is_empty() {
         return Err(Refused("the signature is good; the token has been revoked".into()));
     }
-    say(format_args!("good until {}", claims.expires));
+    say(format_args!("verdict:  good until {}", claims.expires));
     Ok(())
 }
 
@@ -97,6 +113,10 @@ impl What {
     async fn revoke(self, config: &Config, store: &Store) -> Result<(), Refused> {
         let now = clock::now();
         let forever = keep_generation_until(store, config, now).await?;
+        if let Some(before) = self.before {
+            let cut = Cut { before, at: now, life: forever.since(now) };
+            return cut_off(store, self.user.as_deref(), cut).await;
+        }
         let (kind, key, keep_until, said) = if let Some(token) = self.token {
             let claims = verify(config, store, &read(&token)?).await?;
             if claims.has_expired(Moment { now, leeway: config.tokens.leeway }) {
@@ -106,21 +126,51 @@ impl What {
             let jti = claims.token.as_str();
             (Kind::Token, Key::token(None, jti), keep_token_until(claims.expires), format!("Token {jti}"))
         } else if let Some(jti) = self.jti {
+            if jti.is_empty() {
+                return Err(Refused("no token has an empty jti".into()));
+            }
+            // When it expires is not known: as late as any token may.
             (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti}"))
         } else if let Some(sid) = self.session {
+            if store.find_session(&SessionId::new(sid.as_str())).await?.is_none() {
+                say("There is no session of that id in the store; it is revoked all the same");
+            }
             (Kind::Session, Key::session(None, &sid), forever, format!("Session {sid}"))
         } else {
             let username = Username::parse(&self.user.unwrap_or_default())?;
-            return match store.raise_generation(&username, now, forever).await? {
-                Some(_) => {
-                    say(format_args!("All tokens of {username} have been revoked"));
-                    Ok(())
-                }
-                None => Err(Refused(format!("there is no user {username}; `portcullis users list` shows all"))),
-            };
+            let raised = store.raise_generation(&username, now, forever).await?;
+            raised.ok_or_else(|| unknown(&username))?;
+            say(format_args!("All tokens of {username} have been revoked; remembered until {forever}"));
+            return Ok(());
         };
         store.revoke(vec![Revocation { key, kind, generation: Default::default(), at: now, keep_until }]).await?;
-        say(format_args!("{said} has been revoked"));
+        say(format_args!("{said} has been revoked; remembered until {keep_until}"));
         Ok(())
     }
+}
+
+fn unknown(username: &Username) -> Refused {
+    Refused(format!("there is no user {username}; `portcullis users list` shows all"))
+}
+
+/// Ends what was issued before a moment. All accounts take several transactions, so that a running gateway's own writes
+/// come in between; repeating it goes on where it broke off, and changes nothing where it was done.
+async fn cut_off(store: &Store, user: Option<&str>, cut: Cut) -> Result<(), Refused> {
+    let Cut { before, at, life } = cut;
+    let whose = if let Some(name) = user {
+        let username = Username::parse(name)?;
+        store.cut_account(&username, cut).await?.ok_or_else(|| unknown(&username))?;
+        username.to_string()
+    } else {
+        let (mut after, mut count) = (AccountId(0), 0);
+        loop {
+            let done = store.cut_accounts(after, ACCOUNTS, cut).await?;
+            let Some(last) = done.last() else { break };
+            (after, count) = (*last, count + done.len());
+        }
+        if count == 1 { "1 account".to_owned() } else { format!("{count} accounts") }
+    };
+    let keep_until = at + life;
+    say(format_args!("All tokens of {whose} issued before {before} have been revoked; remembered until {keep_until}"));
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use http::{Method, Uri};
 
-use crate::config::{Auth, Config, Cors, OnExpiry, Route, Rule, Segment};
+use crate::config::{Auth, Config, Cors, OnExpiry, Route, Segment};
 use crate::gate::route::Table;
 use crate::gate::target::Target;
 use crate::gate::{host, verify};
@@ -13,7 +13,6 @@ use crate::model::Role;
 /// Where a request would go.
 pub struct Plan {
     lines: Vec<String>,
-    rules: Vec<Rule>,
     looks_at_tokens: bool,
 }
 
@@ -26,11 +25,6 @@ impl Plan {
     /// What there is to say of it, a line each.
     pub fn lines(&self) -> &[String] {
         &self.lines
-    }
-
-    /// What its token would have to meet.
-    pub fn rules(&self) -> &[Rule] {
-        &self.rules
     }
 }
 
@@ -61,24 +55,21 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         endpoint.check_method(&method)?;
         lines.push(format!("endpoint: {}{}, answered by the gateway", config.identity.prefix, endpoint.path()));
         lines.extend(config.identity.cors.as_ref().map(cors));
-        return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: false });
+        return Ok(Plan { lines, looks_at_tokens: true });
     }
     if Endpoint::is_to_come(&config.identity, target.path().as_str()) {
         return Err(Rejection::NoRoute);
     }
     if target.is(verify::PATH) {
         lines.push(format!("endpoint: {}, answered by the gateway", verify::PATH));
-        return Ok(Plan { lines, rules: Vec::new(), looks_at_tokens: true });
+        return Ok(Plan { lines, looks_at_tokens: true });
     }
     let table = Table::new(&config.routes).map_err(|error| Rejection::Internal(error.into()))?;
     let found = table.find(host.as_str(), &method, target.path())?;
-    let (mut rules, mut looks_at_tokens) = (Vec::new(), false);
+    let mut looks_at_tokens = false;
     for route in std::iter::once(found.route).chain(found.also).filter_map(|index| config.routes.get(index)) {
         lines.push(format!("route:    {}  {}{}", route.id, kind(&route.auth), rule(&route.auth)));
         looks_at_tokens |= route.auth != Auth::Public;
-        if let Auth::Required(rule) = &route.auth {
-            rules.push(rule.clone());
-        }
     }
     if let Some(route) = config.routes.get(found.route) {
         let upstream = config.upstreams.get(route.upstream).map_or("", |upstream| &upstream.name);
@@ -87,7 +78,7 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         lines.push(format!("sent:     {method} {sent}"));
         lines.extend(options(route));
     }
-    Ok(Plan { lines, rules, looks_at_tokens })
+    Ok(Plan { lines, looks_at_tokens })
 }
 
 /// What else is set for a route, a line each.

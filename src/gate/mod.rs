@@ -9,6 +9,7 @@ mod lease;
 pub mod path;
 pub mod quota;
 mod record;
+mod rehearsal;
 pub mod route;
 mod target;
 mod verify;
@@ -34,11 +35,11 @@ use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::upstream::{Client, Exchange, Pools, Upstreams};
 
 pub use crate::upstream::Tunnel;
-pub use bearer::check_rule;
 pub use client::Source;
 pub use lease::{End as LeaseEnd, Lease};
 use quota::Quotas;
 use record::{End, Record, Subject, Subjects};
+pub use rehearsal::{Rehearsal, Stage};
 use target::Target;
 
 /// All that judges and forwards, shared by the workers.

@@ -340,14 +340,22 @@ pub fn keys(config: &Config, stored: &SigningKey) -> Keys {
     }
 }
 
-/// Whether the store knows a revocation of the token: for commands, which keep no blocklist.
+/// The revocations in the store that end the token, by the blocklist's own judgement: for commands, which keep none.
 ///
 /// # Errors
 /// The store's.
-pub async fn is_revoked(store: &Store, claims: &tokens::Claims, at: Moment) -> Result<bool, crate::store::Error> {
-    let signed = Signed::new("", claims.clone(), &[]);
-    let revocations = store.revocations_after(0, usize::MAX).await?;
-    let blocklist = Blocklist::empty();
-    blocklist.extend(revocations.iter().map(|(_, revocation)| blocklist::Entry::of(revocation)).collect(), at.now);
-    Ok(signed.is_revoked(&blocklist, at))
+pub async fn revocations_of(
+    store: &Store,
+    claims: &tokens::Claims,
+    at: Moment,
+) -> Result<Vec<Revocation>, crate::store::Error> {
+    let signed = || Signed::new("", claims.clone(), &[]);
+    let keys = *signed().keys();
+    let keys = [Some(keys.token), keys.session, Some(keys.subject)].into_iter().flatten().collect();
+    let ends = |revocation: &Revocation| {
+        let alone = Blocklist::empty();
+        alone.insert(revocation, at.now);
+        signed().is_revoked(&alone, at)
+    };
+    Ok(store.find_revocations(keys).await?.into_iter().filter(ends).collect())
 }

@@ -6,8 +6,10 @@
 mod claims;
 mod keys;
 mod strict;
+mod header;
 
 pub use claims::{Claims, Fresh, Moment, TokenType};
+pub use header::Header;
 pub use keys::{Keys, New};
 
 /// Why a token is not good.

@@ -2,6 +2,7 @@
 
 mod h2;
 mod pick;
+mod preview;
 
 use std::rc::Rc;
 
@@ -24,6 +25,8 @@ use crate::upstream::pool::{Pool, Pools};
 use crate::upstream::tls::{self, Tls};
 use crate::upstream::tunnel::{self, Tunnel};
 use crate::upstream::wire::{Broken, Wire};
+
+pub use preview::{Preview, Trial};
 
 /// All upstreams, shared by the workers.
 pub struct Upstreams {

@@ -17,7 +17,7 @@ mod decode;
 mod alarm;
 
 pub use body::Uploading;
-pub use forward::{Error, Exchange, Reply, Upstreams};
+pub use forward::{Error, Exchange, Preview, Reply, Trial, Upstreams};
 pub use headers::{Client, Ids};
 pub use health::Checks;
 pub use pool::Pools;

@@ -37,6 +37,7 @@ mod life;
 mod reload;
 mod leaving;
 mod cli;
+mod explain;
 mod fronts;
 mod grpc;
 mod browser;

@@ -46,7 +46,7 @@ impl Attempt<'_> {
     }
 
     /// The head of a request over HTTP/2.
-    fn request(&self, headers: &HeaderMap, server: Server<'_>) -> Result<Request<()>, Rejection> {
+    pub(super) fn request(&self, headers: &HeaderMap, server: Server<'_>) -> Result<Request<()>, Rejection> {
         let host = server.host.or_else(|| headers.get(HOST));
         let host = host.map(HeaderValue::as_bytes).and_then(|host| Authority::try_from(host).ok());
         let host = host.ok_or_else(|| Rejection::BadRequest("Host is missing or malformed".into()))?;

@@ -1,0 +1,102 @@
+//! A request played through for a person: the very checks and the very rewriting of a forwarded one, but nothing is sent,
+//! and nothing is counted against a quota.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request;
+
+use crate::clock::UnixTime;
+use crate::config::Auth;
+use crate::gate::explain::{kind, rule};
+use crate::gate::record::{Record, Subject};
+use crate::gate::target::{self, Target};
+use crate::gate::{Gate, Peer, Source, bearer, client, given, route};
+use crate::message::Rejection;
+use crate::message::credential::Given;
+use crate::upstream::{Pools, Preview, Trial};
+
+/// How a request would end.
+#[derive(Default)]
+pub struct Rehearsal {
+    /// Each rule that it meets, or does not, a line each.
+    pub rules: Vec<String>,
+    /// What the upstream would get.
+    pub preview: Option<Preview>,
+    /// What another proxy that asks /auth/verify would get.
+    pub answer: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Who asks, when, and with whose connections.
+pub struct Stage<'a> {
+    /// Where the request comes from.
+    pub source: Source,
+    /// When.
+    pub now: UnixTime,
+    /// A worker's, none of which is opened.
+    pub pools: &'a Pools,
+}
+
+impl Gate {
+    /// Plays a request through; what is found on the way stands in `told`, also when it is refused.
+    ///
+    /// # Errors
+    /// How the gateway would refuse it.
+    pub fn rehearse(&self, head: &request::Parts, stage: &Stage<'_>, told: &mut Rehearsal) -> Result<(), Rejection> {
+        let Stage { source, now, pools } = *stage;
+        let peer = Peer::new(source, self);
+        let client = client::of_request(&peer.client, &head.headers, &self.trusted);
+        let mut record = Record::begin(false, head, client.address, now);
+        let target = Target::of(&head.uri, &head.method)?;
+        record.subject = self.own_subject(&target)?;
+        let host = target::host(&head.uri, &head.headers)?;
+        if self.preflight(head, host.as_str(), target.path(), &mut record)?.is_some() {
+            return Ok(());
+        }
+        match record.subject {
+            Subject::Endpoint(endpoint) => return endpoint.check_method(&head.method),
+            Subject::Verify => {
+                let (response, _) = self.verify(&head.headers, &peer, now)?;
+                told.answer = listed(response.headers());
+                return Ok(());
+            }
+            Subject::Nothing | Subject::Route(_) => {}
+        }
+        let found = self.find(head, host.as_str(), target.path(), &mut record)?;
+        let route = self.route(found.route)?;
+        let given = given(route, head)?;
+        told.rules = self.tell_rules(&found, &given, (&peer, now));
+        let caller = self.check(&found, &given, &peer, now)?;
+        let trial = Trial {
+            upstream: route.upstream,
+            method: &head.method,
+            target: &target.to_send(route.strip_prefix.as_deref())?,
+            version: head.version,
+            headers: &head.headers,
+            caller: caller.as_ref(),
+            client: &client,
+            ids: record.ids(&head.headers),
+            forward_authorization: route.forward_authorization,
+            websocket_token: given.is_in_protocol(),
+        };
+        told.preview = Some(self.upstreams.preview(pools, &trial)?);
+        Ok(())
+    }
+
+    /// How each of the routes that the request's readings found judges it by itself.
+    fn tell_rules(&self, found: &route::Match, given: &Given<'_>, (peer, now): (&Peer, UnixTime)) -> Vec<String> {
+        let routes = std::iter::once(&found.route).chain(&found.also).filter_map(|index| self.routes.get(*index));
+        let judge = |route: &crate::config::Route| {
+            let outcome = match bearer::check(&self.sessions, &route.auth, given, &peer.memo, now) {
+                Ok(Some(_)) => "met".to_owned(),
+                Ok(None) if route.auth == Auth::Public => "nobody looks at a token here".to_owned(),
+                Ok(None) => "met without a token".to_owned(),
+                Err(rejection) => format!("not met: {}", rejection.code()),
+            };
+            format!("{}  {}{}: {outcome}", route.id, kind(&route.auth), rule(&route.auth))
+        };
+        routes.map(judge).collect()
+    }
+}
+
+fn listed(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}

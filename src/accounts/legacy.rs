@@ -12,7 +12,7 @@ use base64::engine::general_purpose::NO_PAD;
 
 use crate::secret::Secret;
 
-/// The most iterations of PBKDF2: twice what Werkzeug writes today, about half a second.
+/// The most iterations of PBKDF2: twice what Werkzeug writes today, a fifth of a second here.
 const MOST_ITERATIONS: u32 = 2_000_000;
 
 /// The most memory of scrypt, in bytes, and the most work (N · r · p): twice and four times what Werkzeug writes.

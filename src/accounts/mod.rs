@@ -142,7 +142,7 @@ impl Accounts {
         // Who may not log in anyway is not compared: the time would tell that the password was right.
         let account = account.filter(|account| !account.disabled && !oversized);
         let hash = account.as_ref().map(|account| account.hash.clone());
-        let old = self.store.find_old_hash().await?;
+        let old = self.store.find_old_hash(username).await?;
         let verdict = self.hasher.verify(offered, Stored { hash, old }).await?;
         match (account, verdict) {
             (Some(account), Verdict::Right) => Ok(account),

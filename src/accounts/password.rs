@@ -59,7 +59,7 @@ enum Job {
 pub struct Stored {
     /// The account's hash; `None` when there is no account that may log in.
     pub hash: Option<Secret>,
-    /// Any hash that another program made, while there is one.
+    /// Some hash that another program made, while there is one: the same for the same name.
     pub old: Option<Secret>,
 }
 
@@ -218,8 +218,8 @@ impl Bench {
 }
 
 /// Wrong, after the work that an account with an old hash would have cost beside the current one: else the time would
-/// tell which names were imported and have not logged in yet. Where old hashes of several kinds are left, an account whose
-/// hash costs other than the first one's still stands out.
+/// tell which names were imported and have not logged in yet. Where old hashes of several costs are left, each name has one
+/// of them, and costs what an account of that kind would.
 fn reject(password: &Secret, stored: &Stored) -> Verdict {
     let old = stored.old.as_ref().and_then(|old| std::str::from_utf8(old.expose()).ok());
     if let Some(old) = old.and_then(|text| Legacy::parse(text).ok()) {

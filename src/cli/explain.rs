@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderName, HeaderValue, Request, request};
 
 use crate::app::{self, App};
@@ -12,7 +12,7 @@ use crate::cli::{ConfigPath, Refused, block_on, dossier, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::gate::{Rehearsal, Source, Stage, explain};
-use crate::message::Rejection;
+use crate::message::{Rejection, credential};
 use crate::sessions;
 use crate::store::Store;
 use crate::upstream::Preview;
@@ -141,7 +141,12 @@ fn tell(config: &Config, told: &Rehearsal) {
 fn tell_field(config: &Config, name: &str, value: &str) {
     let written = config.identity_headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     let name = written.map_or(name, |header| header.name.as_str());
-    let secret = [AUTHORIZATION, COOKIE].iter().any(|secret| name.eq_ignore_ascii_case(secret.as_str()));
+    let secret = match name {
+        "authorization" | "cookie" => true,
+        // Where a route does not take the token from there, it is passed on.
+        "sec-websocket-protocol" => value.split(',').any(|item| credential::is_scheme(item.trim().as_bytes())),
+        _ => false,
+    };
     say(format_args!("header:   {name}: {}", if secret { "***" } else { value }));
 }
 

@@ -151,6 +151,9 @@ fn the_verdict_names_the_rule_and_the_answer() {
             gateway.cli(&["explain", "GET", "/secret", "--header", &format!("Authorization: Bearer {good}")], "");
         assert_eq!((told.status.code(), &*only(&told, "verdict")), (Some(0), "passes"));
         assert!(!said(&told).contains(&good) && said(&told).contains("authorization: ***"), "{}", said(&told));
+        let protocol = format!("Sec-WebSocket-Protocol: bearer, {good}");
+        let told = gateway.cli(&["explain", "GET", "/public/a", "--header", &protocol], "");
+        assert!(!said(&told).contains(&good) && said(&told).contains("sec-websocket-protocol: ***"), "{}", said(&told));
         let told = gateway.cli(&["explain", "GET", "/secret", "--header", "Connection: host", "--token", &good], "");
         assert_eq!(told.status.code(), Some(1));
         assert!(said(&told).contains("400 bad_header"), "{}", said(&told));

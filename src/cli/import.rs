@@ -140,6 +140,9 @@ async fn take_users(store: &Store, database: &Database, users: Vec<User>, now: U
     }
     let table = database.users_table();
     say(format_args!("users: {taken} taken over from {table}, {there} known already, {refused} not usable"));
+    if refused > 0 {
+        say("  Who is not usable can be made with `portcullis users add NAME`, with a new password.");
+    }
     Ok(())
 }
 

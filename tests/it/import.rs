@@ -184,6 +184,19 @@ fn ten_thousand_revoked_tokens_come_over_in_seconds() {
 }
 
 #[test]
+fn revoked_tokens_are_ours_whatever_the_issuer() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).set("tokens.issuer", json!("me")).start();
+    let sql = "CREATE TABLE users (username, password);
+               CREATE TABLE revoked_tokens (id, jti); INSERT INTO revoked_tokens VALUES (1, 'dead');";
+    import(&gateway, &made(gateway.folder.path(), sql), &[], 0);
+    let token = |jti: &str| jwt::token_with("alice", &json!({"jti": jti, "iss": "me"}));
+    assert!(holds_within(Duration::from_secs(1), || gateway.try_token(&token("dead")) == 401));
+    assert_eq!(get("/secret").bearer(&token("dead")).send(gateway.public).code(), "token_revoked");
+    assert_eq!(gateway.try_token(&token("live")), 200);
+}
+
+#[test]
 fn a_file_that_is_none_is_refused_and_makes_nothing() {
     let origin = Origin::start();
     let folder = tempfile::tempdir().unwrap();

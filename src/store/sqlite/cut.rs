@@ -78,3 +78,44 @@ fn end(connection: &Connection, subject: &Subject, cut: Cut) -> rusqlite::Result
     let revocation = Revocation { key, kind: Kind::Subject, generation, at: cut.before, keep_until };
     revocations::add(connection, &revocation)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::NewAccount;
+    use crate::store::tests::{name, newcomer, sqlite};
+
+    const AT: UnixTime = UnixTime::from_secs(1_800_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[tokio::test]
+    async fn the_older_account_gets_a_new_generation_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&sqlite(&folder.path().join("portcullis.db"))).unwrap();
+        for (name, at) in [("old", AT), ("young", AT + DAY)] {
+            store.register(NewAccount { at, ..newcomer(name) }, None).await.unwrap();
+        }
+        let generation = async |of| store.find_account(&name(of)).await.unwrap().unwrap().generation.0;
+        let entry = async |of: &str| {
+            let found = store.find_revocations(vec![Key::subject(None, of)]).await.unwrap();
+            found.first().map(|entry| (entry.generation.0, entry.at, entry.keep_until))
+        };
+        let cut = Cut { before: AT + DAY / 2, at: AT + 2 * DAY, life: 30 * DAY };
+        let first = store.cut_accounts(AccountId(0), 1, cut).await.unwrap();
+        assert_eq!((first.len(), generation("old").await, generation("young").await), (1, 1, 0));
+        assert_eq!(store.cut_accounts(first[0], 10, cut).await.unwrap().len(), 1);
+        let kept = (cut.before, AT + 32 * DAY);
+        assert_eq!((entry("old").await, entry("young").await), (Some((1, kept.0, kept.1)), Some((0, kept.0, kept.1))));
+        for earlier in [cut, Cut { before: AT + DAY / 4, ..cut }, Cut { at: AT + 3 * DAY, ..cut }] {
+            store.cut_account(&name("old"), earlier).await.unwrap().unwrap();
+            store.cut_account(&name("young"), earlier).await.unwrap().unwrap();
+        }
+        assert_eq!((generation("old").await, generation("young").await), (1, 0), "it was done already");
+        assert_eq!(entry("old").await, Some((1, kept.0, kept.1)));
+        store.cut_account(&name("young"), Cut { before: AT + 2 * DAY, ..cut }).await.unwrap().unwrap();
+        assert_eq!(generation("young").await, 1);
+        assert_eq!(store.cut_account(&name("nobody"), cut).await.unwrap(), None);
+    }
+}

@@ -157,6 +157,8 @@ pub(super) struct Identity {
     /// Which pages of other origins may call them.
     #[schemars(extend("default" = {"origins": []}))]
     pub cors: Option<Cors>,
+    /// Whether each refresh gives a new refresh token too.
+    pub refresh_rotation: Option<RefreshRotation>,
     /// Rules for passwords.
     pub password: Option<Password>,
 }
@@ -184,6 +186,18 @@ pub(super) enum Users {
     Admin,
     Off,
     Anyone,
+}
+
+/// Whether each refresh gives a new refresh token too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RefreshRotation {
+    /// `true`: a refresh token is good for one refresh, and its reuse ends the session.
+    #[schemars(extend("default" = false))]
+    pub enabled: Option<bool>,
+    /// How long after its first use racers still get the same successor, at most `5m`.
+    #[schemars(extend("default" = "10s"))]
+    pub grace: Option<Time>,
 }
 
 /// Rules for passwords.

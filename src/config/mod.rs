@@ -162,6 +162,8 @@ pub struct Identity {
     pub registration: Registration,
     /// Who may use /users.
     pub users: UsersAccess,
+    /// How refresh tokens rotate; `None`: one lasts until it expires.
+    pub refresh_rotation: Option<RefreshRotation>,
     /// Rules for passwords.
     pub password: Password,
     /// Which pages of other origins may call the endpoints.
@@ -186,6 +188,13 @@ pub enum UsersAccess {
     Off,
     /// Whoever asks, as in the tutorial (flask mode only).
     Anyone,
+}
+
+/// `identity.refresh_rotation`, enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefreshRotation {
+    /// For how long after it was turned in a refresh token gets the same successor again, so that racers all win.
+    pub grace: Duration,
 }
 
 /// `identity.password`.

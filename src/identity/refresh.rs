@@ -1,6 +1,7 @@
-//! POST /token/refresh: a new access token for a good refresh token.
+//! POST /token/refresh: a new access token for a good refresh token; where those rotate, a new one of them too.
 
 use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
 
 use crate::identity::{Identity, Origin, answer};
 use crate::message::{Body, Rejection};
@@ -9,7 +10,11 @@ use crate::tokens::TokenType;
 impl Identity {
     pub(super) async fn refresh(&self, origin: Origin, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
         let caller = self.caller(TokenType::Refresh, headers, origin.now)?;
-        let access = self.sessions.refresh(&caller, origin.now).await?;
-        Ok(answer(StatusCode::OK, &serde_json::json!({ "access_token": access })))
+        let renewed = self.sessions.refresh(&caller, origin.now).await?;
+        let body = match renewed.refresh {
+            Some(refresh) => json!({ "access_token": renewed.access, "refresh_token": refresh }),
+            None => json!({ "access_token": renewed.access }),
+        };
+        Ok(answer(StatusCode::OK, &body))
     }
 }

@@ -10,7 +10,8 @@ impl From<Refusal> for Rejection {
         match refusal {
             Refusal::Token(error) => error.into(),
             Refusal::WrongType(wanted) => Self::TokenWrongType { refresh: wanted == TokenType::Refresh },
-            Refusal::Revoked => Self::TokenRevoked,
+            Refusal::Revoked | Refusal::Reused => Self::TokenRevoked,
+            Refusal::TooOften(wait) => Self::TooManyRequests(wait),
             // An outage of the store is 503: a client throws its tokens away on 401.
             outage @ (Refusal::Store(_) | Refusal::Stale) => Self::Unavailable(outage.into()),
             signing @ Refusal::Signing(_) => Self::Internal(signing.into()),

@@ -74,7 +74,7 @@ pub enum Rejection {
     BodyTooLarge,
     /// More header section than allowed.
     HeadersTooLarge,
-    /// More requests than the route allows; how long until the next one passes.
+    /// More requests than the route, or a session, allows; how long until the next one passes.
     TooManyRequests(Duration),
     /// No connection to the upstream, or it broke.
     UpstreamUnreachable(Cause),

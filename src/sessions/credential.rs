@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::config::IdentitySource;
-use crate::model::Role;
+use crate::model::{Role, Username};
+use crate::sessions::Refusal;
 use crate::sessions::blocklist::{Birth, Blocklist, Clean, Keys};
-use crate::store::Key;
+use crate::store::{Key, Warrant};
 use crate::tokens::{Claims, Moment};
 
 /// A token whose signature, form, issuer and audience are good. It may have expired, or been revoked.
@@ -77,6 +78,20 @@ impl Caller {
     /// The values of the identity headers, each with its index in `Config::identity_headers`: visible ASCII, reversible.
     pub fn headers(&self) -> &[(usize, Bytes)] {
         &self.0.headers
+    }
+
+    /// For the store, which confirms that the token is still live when it does what the caller asks.
+    ///
+    /// # Errors
+    /// [`Refusal::Revoked`]: no account of ours has the name.
+    pub fn warrant(&self) -> Result<Warrant, Refusal> {
+        let Self(signed) = self;
+        Ok(Warrant {
+            username: Username::parse(&signed.claims.subject).map_err(|_| Refusal::Revoked)?,
+            generation: signed.claims.generation,
+            token: signed.keys.token,
+            session: signed.keys.session,
+        })
     }
 
     /// The token itself, for revoking it.

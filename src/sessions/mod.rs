@@ -3,6 +3,8 @@
 mod blocklist;
 mod credential;
 mod feed;
+mod renewal;
+mod closing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +13,16 @@ use moka::sync::Cache;
 
 use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
-use crate::model::{SessionId, TokenId, Username};
-use crate::store::{Account, Kind, NewSession, Revocation, SigningKey, Store, Use};
+use crate::model::{SessionId, TokenId};
+use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, SigningKey, Store};
 use crate::tokens::{self, Keys, Moment, New};
 
+pub use crate::store::SessionRow;
 pub use crate::tokens::TokenType;
 pub use blocklist::Blocklist;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
-
-/// Kept beyond a token's last moment, so that a stepped clock or a raised leeway revives nothing.
-const RETENTION: Duration = Duration::from_secs(3600);
+pub use renewal::Renewed;
 
 /// How much memory remembered verdicts may take, in bytes.
 const VERDICTS: u64 = 32 * 1024 * 1024;
@@ -38,6 +39,12 @@ pub enum Refusal {
     /// On the blocklist, or its account is gone, disabled or changed.
     #[error("the token has been revoked")]
     Revoked,
+    /// A refresh token that was turned in long before. Its session has been ended.
+    #[error("the token was used again after its time")]
+    Reused,
+    /// The session was refreshed too often; how long until the next time.
+    #[error("the session was refreshed too often")]
+    TooOften(Duration),
     /// The blocklist may lack the newest revocations.
     #[error("the store was last heard longer ago than store.max_stale")]
     Stale,
@@ -122,6 +129,8 @@ struct Settings {
     tokens: config::Tokens,
     headers: Vec<config::IdentitySource>,
     style: ResponseStyle,
+    /// Where refresh tokens rotate.
+    rotation: Option<config::RefreshRotation>,
     /// The longest life of any token ever issued.
     longest: Duration,
 }
@@ -142,6 +151,7 @@ impl Sessions {
                 tokens: config.tokens.clone(),
                 headers: config.identity_headers.iter().map(|header| header.source.clone()).collect(),
                 style: config.identity.responses,
+                rotation: config.identity.refresh_rotation,
                 longest,
             },
         }
@@ -155,7 +165,7 @@ impl Sessions {
     /// of this module: no I/O, no lock that a login takes.
     ///
     /// # Errors
-    /// [`Refusal`], but never [`Refusal::Store`].
+    /// [`Refusal`]: those that need no store.
     pub fn verify(&self, token: &str, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
         let signed = self.open_signed(token)?;
         self.admit(signed, kind, now)
@@ -246,45 +256,6 @@ impl Sessions {
             access: sign(TokenType::Access, self.settings.tokens.access_ttl)?,
             refresh: sign(TokenType::Refresh, self.settings.tokens.refresh_ttl)?,
         })
-    }
-
-    /// A new access token for the holder of a good refresh token. The account is read anew.
-    ///
-    /// # Errors
-    /// [`Refusal::Revoked`] when the account is gone, disabled or changed, or the session ended; the store's.
-    pub async fn refresh(&self, caller: &Caller, now: UnixTime) -> Result<String, Refusal> {
-        let claims = caller.claims();
-        let username = Username::parse(&claims.subject).map_err(|_| Refusal::Revoked)?;
-        let account = self.store.find_account(&username).await?.ok_or(Refusal::Revoked)?;
-        let same = claims.generation.is_none_or(|generation| generation == account.generation);
-        if account.disabled || !same {
-            return Err(Refusal::Revoked);
-        }
-        let by = Use {
-            token: caller.signed().keys().token,
-            account: account.id,
-            generation: account.generation,
-            at: now,
-            expires: claims.expires,
-        };
-        let current = match &claims.session {
-            Some(session) => self.store.continue_session(session, by).await?,
-            None => self.store.is_current(by).await?,
-        };
-        if !current {
-            return Err(Refusal::Revoked);
-        }
-        Ok(self.keys.sign(&New {
-            kind: TokenType::Access,
-            subject: account.username.as_str(),
-            token: &TokenId::random(),
-            session: claims.session.as_ref(),
-            generation: account.generation,
-            roles: &account.roles,
-            fresh: false,
-            issued: now,
-            expires: now + self.settings.tokens.access_ttl,
-        })?)
     }
 
     /// Ends one token: durable in the store, then refused here, then returned. A token that has expired anyway is left

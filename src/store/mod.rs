@@ -5,6 +5,7 @@
 
 mod revocation;
 pub mod flask;
+mod session;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -12,10 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
-use crate::model::{AccountId, Generation, Role, SessionId, Username};
+use crate::model::{AccountId, Generation, Role, Username};
 use crate::secret::Secret;
 
 pub use revocation::{Key, Kind, Revocation};
+pub use session::{
+    Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
+};
 pub use sqlite::Store;
 
 /// An account as it is stored.
@@ -68,55 +72,6 @@ pub enum Imported {
     Exists,
     /// It was imported before and has been deleted since; it stays so.
     Deleted,
-}
-
-/// A session that is about to be opened.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    /// A fresh one.
-    pub id: SessionId,
-    /// Now.
-    pub at: UnixTime,
-    /// When its last token expires, as far as is known yet.
-    pub expires: UnixTime,
-    /// Where the client is, for the user to recognise it.
-    pub address: Option<String>,
-    /// What the client says it is, for the user to recognise it.
-    pub user_agent: Option<String>,
-}
-
-/// A refresh token on its way to a successor.
-#[derive(Clone, Copy, Debug)]
-pub struct Use {
-    /// Of its `jti`.
-    pub token: Key,
-    /// Whose it is.
-    pub account: AccountId,
-    /// The account's, as it was read.
-    pub generation: Generation,
-    /// Now.
-    pub at: UnixTime,
-    /// When the last token of the session expires, as far as is known.
-    pub expires: UnixTime,
-}
-
-/// A session as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRow {
-    /// The `sid` of its tokens.
-    pub id: SessionId,
-    /// Whose it is.
-    pub account: AccountId,
-    /// The login.
-    pub created: UnixTime,
-    /// The last login or refresh.
-    pub last_used: UnixTime,
-    /// When its last token expires.
-    pub expires: UnixTime,
-    /// Where the client was at the login.
-    pub address: Option<String>,
-    /// What the client said it was at the login.
-    pub user_agent: Option<String>,
 }
 
 /// A moment before which no token is to count.

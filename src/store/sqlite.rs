@@ -7,6 +7,7 @@ mod worker;
 mod keys;
 mod accounts;
 mod sessions;
+mod rotation;
 mod revocations;
 mod import;
 mod cut;

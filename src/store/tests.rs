@@ -1,10 +1,12 @@
 //! The store's contract: every kind of store passes each of these.
 
+mod sessions;
+
 use std::time::Duration;
 
 use super::*;
 use crate::config::{self, OnStale, StoreLocation};
-use crate::model::ADMIN;
+use crate::model::{ADMIN, SessionId};
 
 const AT: UnixTime = UnixTime::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -156,63 +158,6 @@ async fn a_session_needs_the_account_as_it_was() {
 
 fn by(account: AccountId, generation: Generation) -> Use {
     Use { token: Key::token(None, "refresh"), account, generation, at: AT, expires: AT + HOUR }
-}
-
-#[tokio::test]
-async fn a_revoked_token_has_no_successor() {
-    on_each_store(async |store| {
-        let alice = registered(store, "alice").await;
-        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
-        let by = by(alice.id, alice.generation);
-        assert!(store.is_current(by).await.unwrap());
-        store.revoke(vec![Revocation { key: by.token, ..token("") }]).await.unwrap();
-        assert!(!store.continue_session(&SessionId::new("s"), by).await.unwrap());
-        assert!(!store.is_current(by).await.unwrap());
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_session_is_continued() {
-    on_each_store(async |store| {
-        let alice = registered(store, "alice").await;
-        let id = SessionId::new("s");
-        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
-        for (minutes, expires) in [(1, AT + HOUR * 2), (2, AT)] {
-            let now = AT + Duration::from_secs(60 * minutes);
-            assert!(
-                store.continue_session(&id, Use { at: now, expires, ..by(alice.id, alice.generation) }).await.unwrap()
-            );
-            let row = store.find_session(&id).await.unwrap().unwrap();
-            assert_eq!((row.created, row.last_used, row.expires), (AT, now, AT + HOUR * 2));
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_session_ends_with_what_it_stands_on() {
-    on_each_store(async |store| {
-        let alice = registered(store, "alice").await;
-        let bob = registered(store, "bob").await;
-        let (id, expires) = (SessionId::new("s"), AT + HOUR);
-        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
-        let goes_on = async |id: &SessionId, account, generation| {
-            store.continue_session(id, Use { expires, ..by(account, generation) }).await.unwrap()
-        };
-        assert!(goes_on(&id, alice.id, alice.generation).await);
-        assert!(!goes_on(&SessionId::new("none"), alice.id, alice.generation).await);
-        assert!(!goes_on(&id, bob.id, bob.generation).await);
-        assert!(!goes_on(&id, alice.id, Generation(1)).await);
-        let end = Revocation { key: Key::session(None, "s"), kind: Kind::Session, ..token("") };
-        store.revoke(vec![end]).await.unwrap();
-        assert!(!goes_on(&id, alice.id, alice.generation).await);
-        store.open_session(session("t"), alice.id, alice.generation).await.unwrap();
-        assert!(goes_on(&SessionId::new("t"), alice.id, alice.generation).await);
-        store.set_disabled(&name("alice"), true, AT, expires).await.unwrap();
-        assert!(!goes_on(&SessionId::new("t"), alice.id, Generation(1)).await);
-    })
-    .await;
 }
 
 #[tokio::test]

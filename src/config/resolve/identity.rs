@@ -1,10 +1,12 @@
 //! `identity`: the endpoints that the gateway answers itself.
 
+use std::time::Duration;
+
 use crate::config::file;
 use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
-use crate::config::{Argon2, Identity, Password, Registration, ResponseStyle, UsersAccess};
+use crate::config::{Argon2, Identity, Password, RefreshRotation, Registration, ResponseStyle, UsersAccess};
 
 /// Below this product of KiB and passes a hash is weaker than what OWASP asks (7 MiB with 5 passes is the least).
 const LEAST_WORK: u64 = 7 * 1024 * 5;
@@ -37,7 +39,9 @@ pub(super) fn identity(reader: &mut Reader<'_>, written: file::Identity) -> Iden
     let password = password(reader, written.password.unwrap_or_default());
     let cors =
         written.cors.and_then(|cors| super::cors::cors(reader, &key.name("cors").name("origins"), &cors.origins));
-    Identity { prefix: prefix.unwrap_or_default(), responses, registration, users, password, cors }
+    let refresh_rotation = refresh_rotation(reader, written.refresh_rotation.unwrap_or_default());
+    let prefix = prefix.unwrap_or_default();
+    Identity { prefix, responses, registration, users, refresh_rotation, password, cors }
 }
 
 fn parse_prefix(text: &str) -> Result<String, Fault> {
@@ -59,6 +63,16 @@ fn parse_prefix(text: &str) -> Result<String, Fault> {
             Err(Fault::new(format!("{} is not a plain path", quote(text)), remedy))
         }
     }
+}
+
+fn refresh_rotation(reader: &mut Reader<'_>, written: file::RefreshRotation) -> Option<RefreshRotation> {
+    let key = Key::of("identity.refresh_rotation.grace");
+    let second = Duration::from_secs(1);
+    let grace = reader.duration(&key, written.grace, 10 * second, Duration::ZERO);
+    if grace > 300 * second {
+        reader.refuse(&key, "must be at most 5m", "It is for requests that race; a stolen token is good for as long");
+    }
+    written.enabled.unwrap_or(false).then_some(RefreshRotation { grace })
 }
 
 fn password(reader: &mut Reader<'_>, written: file::Password) -> Password {

@@ -10,7 +10,7 @@ server: {listen: [127.0.0.1:80, 127.0.0.1:81], workers: 2, tls: {certificates: [
 admin: {listen: 127.0.0.1:9180}
 log: {format: text, level: info, access: true}
 store: {url: sqlite:a.db, max_stale: 30s, on_stale: refuse}
-identity: {registration: open, password: {min_length: 8, argon2: {iterations: 2}}}
+identity: {registration: open, password: {argon2: {iterations: 2}, min_length: 8}}
 upstreams: {app: {servers: [http://h]}}
 routes: [{path: /, upstream: app}]
 ";
@@ -33,6 +33,7 @@ routes: [{path: /, upstream: app}]
         ("on_stale: refuse", "on_stale: serve", vec!["store.on_stale"]),
         ("iterations: 2", "iterations: 3", vec!["identity.password.argon2"]),
         ("min_length: 8", "min_length: 9", vec![]),
+        ("min_length: 8", "min_length: 8}, refresh_rotation: {enabled: true", vec![]),
         ("http://h", "https://i", vec![]),
         ("path: /,", "path: /*, auth: public,", vec![]),
         ("format: text, level: info", "format: auto, level: debug", vec!["log.format", "log.level"]),

@@ -144,6 +144,10 @@ fn numbers_durations_and_sizes() {
         Write such as 512B, 64KiB, 1MiB or 2GiB
     ");
     assert_snapshot!(errors("store: {max_stale: 10ms}"), @"gateway.yaml:1: store.max_stale: must be at least 1s");
+    assert_snapshot!(errors("identity: {refresh_rotation: {grace: 301s}}"), @r"
+    gateway.yaml:1: identity.refresh_rotation.grace: must be at most 5m
+        It is for requests that race; a stolen token is good for as long
+    ");
     assert_snapshot!(errors("identity: {password: {min_length: 0}}"), @"gateway.yaml:1: identity.password.min_length: must be from 1 to 1024");
     assert_snapshot!(errors("identity: {password: {min_length: 2000}}"), @"gateway.yaml:1: identity.password.min_length: must be from 1 to 1024");
     assert_snapshot!(errors("identity: {password: {argon2: {memory: 1KiB}}}"), @"gateway.yaml:1: identity.password.argon2.memory: must be from 8KiB to 4GiB");

@@ -269,6 +269,16 @@ fn switches() {
     assert_eq!(load("admin: {listen: null}").admin, None);
     assert_eq!(load("identity: {users: off}").identity.users, UsersAccess::Off);
     assert_eq!(load("identity: {users: false}").identity.users, UsersAccess::Off);
+    for (text, grace) in [
+        ("{}", None),
+        ("{grace: 20s}", None),
+        ("{enabled: true}", Some(10)),
+        ("{enabled: true, grace: 0s}", Some(0)),
+        ("{enabled: true, grace: 5m}", Some(300)),
+    ] {
+        let rotation = load(&format!("identity: {{refresh_rotation: {text}}}")).identity.refresh_rotation;
+        assert_eq!(rotation.map(|rotation| rotation.grace), grace.map(Duration::from_secs), "{text}");
+    }
     let folders = |url: &str| {
         let text = format!("store: {{url: \"{url}\"}}");
         let config = super::super::parse(&text, Path::new("/etc/p/gateway.yaml"), &env).unwrap();

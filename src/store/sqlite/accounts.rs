@@ -7,7 +7,9 @@ use super::{Store, revocations, sessions};
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, Role, Username};
 use crate::secret::Secret;
-use crate::store::{Account, Error, Key, Kind, NewAccount, NewSession, Registered, Revocation, Use};
+use crate::store::{
+    Account, Error, Key, Kind, NewAccount, NewPassword, NewSession, Registered, Revocation, Use, Warrant,
+};
 
 // A namesake's tokens stay dead: the new account starts at the generation below which its name is revoked.
 const ADD: &str = "INSERT INTO account (username, hash, generation, disabled, created)
@@ -33,6 +35,16 @@ const UPGRADE_HASH: &str = "UPDATE account SET hash = ?3 WHERE id = ?1 AND hash 
 
 const RAISE: &str = "UPDATE account SET generation = min(generation + 1, 4294967295)
     WHERE username = ?1 RETURNING id, generation";
+
+// For the holder of a token, while that is live.
+const RAISE_OWN: &str = "UPDATE account SET generation = min(generation + 1, 4294967295)
+    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4)) RETURNING id, generation";
+
+const SET_OWN_HASH: &str = "UPDATE account SET generation = min(generation + 1, 4294967295), hash = ?5
+    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4))
+    AND id = ?6 AND generation = ?7 RETURNING id, generation";
 
 const SET_HASH: &str = "UPDATE account SET generation = min(generation + 1, 4294967295), hash = ?2
     WHERE username = ?1 RETURNING id, generation";
@@ -134,6 +146,56 @@ impl Store {
         self.write(move |connection| {
             let raised = raise(connection, &username, RAISE, &[&username.as_str()], Term { at, keep_until })?;
             Ok(raised.map(|(_, revocation)| revocation))
+        })
+        .await
+    }
+
+    /// Ends all tokens of the account whose token asks; `None`, and nothing done, when that is dead.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn raise_own_generation(
+        &self,
+        by: Warrant,
+        at: UnixTime,
+        keep_until: UnixTime,
+    ) -> Result<Option<Revocation>, Error> {
+        self.write(move |connection| {
+            let generation = by.generation.map(|generation| generation.0);
+            let values = params![by.username.as_str(), generation, by.token.0, by.session.map(|key| key.0)];
+            let raised = raise(connection, &by.username, RAISE_OWN, values, Term { at, keep_until })?;
+            Ok(raised.map(|(_, revocation)| revocation))
+        })
+        .await
+    }
+
+    /// Sets the hash of a new password for the account whose token asks, ends all its tokens, and opens its next session.
+    /// `None`, and nothing done, when the token is dead or the account has changed since it was read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn set_own_hash(
+        &self,
+        by: Warrant,
+        new: NewPassword,
+        keep_until: UnixTime,
+    ) -> Result<Option<Revocation>, Error> {
+        self.write(move |connection| {
+            let NewPassword { account, generation, hash, session } = new;
+            let values = params![
+                by.username.as_str(),
+                by.generation.map(|generation| generation.0),
+                by.token.0,
+                by.session.map(|key| key.0),
+                hash.expose(),
+                account.0,
+                generation.0
+            ];
+            let term = Term { at: session.at, keep_until };
+            let raised = raise(connection, &by.username, SET_OWN_HASH, values, term)?;
+            let Some((id, revocation)) = raised else { return Ok(None) };
+            sessions::open(connection, &session, id, revocation.generation)?;
+            Ok(Some(revocation))
         })
         .await
     }

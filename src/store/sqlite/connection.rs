@@ -19,11 +19,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_ID: i64 = 0x504f_5254;
 
 /// The schema's steps, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/0001_first.sql"), include_str!("../migrations/0005_import.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_sessions.sql"),
+    include_str!("../migrations/0005_import.sql"),
+];
 
 /// The newest schema of this program.
-const LATEST: i64 = MIGRATIONS.len() as i64;
+pub(super) const LATEST: i64 = MIGRATIONS.len() as i64;
 
 // Sorting and savepoints stay in memory, because a container may have no writable /tmp. The limit gives the space of a
 // once large log back.

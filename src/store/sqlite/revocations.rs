@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -10,16 +9,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::Store;
 use crate::clock::UnixTime;
 use crate::model::Generation;
-use crate::store::{Error, Key, Kind, Revocation};
-
-/// How long an expired session is still kept: a token is honoured a little beyond its end, for the sake of clocks.
-const SESSION_GRACE: Duration = Duration::from_secs(3600);
+use crate::store::{Error, Key, Kind, RETENTION, Revocation};
 
 // One row of values, and no ON CONFLICT: SQLite keeps a journal of every statement that may write several rows, and uses
 // up a sequence number, which is a write, for a row that is then in conflict.
 const ADD: &str = "INSERT INTO revocation (key, kind, generation, at, keep_until) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const FIND: &str = "SELECT seq, key, kind, generation, at, keep_until FROM revocation WHERE key = ?1";
+
+const IS_ANY_THERE: &str = "SELECT EXISTS (SELECT 1 FROM revocation WHERE key IN (?1, ?2))";
 
 const REMOVE: &str = "DELETE FROM revocation WHERE seq = ?1";
 
@@ -89,7 +87,8 @@ impl Store {
         self.write(move |connection| {
             let purged = connection.prepare_cached(PURGE)?.execute([now.millis(), bound(limit)])?;
             let left = bound(limit.saturating_sub(purged));
-            let expired = (now - SESSION_GRACE).millis();
+            // A token is honoured a little beyond its end, for the sake of clocks, and so is its session.
+            let expired = (now - RETENTION).millis();
             Ok(purged + connection.prepare_cached(PURGE_SESSIONS)?.execute([expired, left])?)
         })
         .await
@@ -116,6 +115,11 @@ pub(super) fn find(connection: &Connection, key: Key) -> rusqlite::Result<Option
 
 fn find_row(connection: &Connection, key: Key) -> rusqlite::Result<Option<(i64, Revocation)>> {
     connection.prepare_cached(FIND)?.query_row([key.0], read_revocation).optional()
+}
+
+/// Whether one of these keys is revoked.
+pub(super) fn is_any_there(connection: &Connection, keys: [Key; 2]) -> rusqlite::Result<bool> {
+    connection.prepare_cached(IS_ANY_THERE)?.query_row(keys.map(|key| key.0), |row| row.get(0))
 }
 
 fn insert(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {

@@ -1,22 +1,32 @@
-//! Sessions: opened and continued by one statement each, conditional on the account being as it was when the credential
-//! was checked.
+//! Sessions: opened by one statement, conditional on the account being as it was when the credential was checked; listed
+//! and ended for those who hold a token that is still live. `rotation.rs` continues them.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Store;
+use super::{Store, revocations};
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, SessionId};
-use crate::store::{Error, Key, NewSession, SessionRow, Use};
+use crate::store::{Ended, Error, Key, Kind, NewSession, RETENTION, Revocation, SessionRow, Warrant};
 
-const OPEN: &str = "INSERT INTO session (id, account, created, last_used, expires, address, user_agent)
-    SELECT ?1, id, ?4, ?4, ?5, ?6, ?7 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0";
-
-const CONTINUE: &str = "UPDATE session SET last_used = ?4, expires = max(expires, ?5)
-    WHERE id = ?1 AND account = ?2
-    AND EXISTS (SELECT 1 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0)
-    AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?6, ?7))";
+const OPEN: &str = "INSERT INTO session (id, account, created, last_used, expires, address, user_agent, generation)
+    SELECT ?1, id, ?4, ?4, ?5, ?6, ?7, generation FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0";
 
 const FIND: &str = "SELECT id, account, created, last_used, expires, address, user_agent FROM session WHERE id = ?1";
+
+const HONOUR: &str = "SELECT id, generation FROM account
+    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4))";
+
+// A session of an earlier generation has ended.
+const LIST: &str = "SELECT id, account, created, last_used, expires, address, user_agent FROM session
+    WHERE account = ?1 AND generation = ?2 AND expires > ?3 ORDER BY last_used DESC, id";
+
+const IS_LIVE: &str = "SELECT EXISTS
+    (SELECT 1 FROM session WHERE id = ?1 AND account = ?2 AND generation = ?3 AND expires > ?4)";
+
+const IS_REVOKED: &str = "SELECT EXISTS (SELECT 1 FROM revocation WHERE key = ?1)";
+
+const END: &str = "DELETE FROM session WHERE id = ?1 RETURNING expires";
 
 impl Store {
     /// Opens a session; false, and nothing done, unless the account exists, is enabled and has exactly that generation.
@@ -32,30 +42,6 @@ impl Store {
         self.write(move |connection| open(connection, &session, account, generation)).await
     }
 
-    /// Notes a use of a session, whose tokens now last until `expires` at least; false, and nothing done, unless the
-    /// session is the account's, neither it nor the token has been revoked, and the account is enabled and has exactly
-    /// that generation.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn continue_session(&self, session: &SessionId, by: Use) -> Result<bool, Error> {
-        let session = session.clone();
-        self.write(move |connection| {
-            let key = Key::session(None, session.as_str());
-            let changed = connection.prepare_cached(CONTINUE)?.execute(params![
-                session.as_str(),
-                by.account.0,
-                by.generation.0,
-                by.at.millis(),
-                by.expires.millis(),
-                key.0,
-                by.token.0
-            ])?;
-            Ok(changed == 1)
-        })
-        .await
-    }
-
     /// The session of that id, live or not.
     ///
     /// # Errors
@@ -64,6 +50,75 @@ impl Store {
         let session = session.clone();
         self.seek(move |connection| {
             connection.prepare_cached(FIND)?.query_row([session.as_str()], read_session).optional()
+        })
+        .await
+    }
+
+    /// Up to `limit` live sessions of the token's account, the last used first; `None` when the token is dead.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list_sessions(
+        &self,
+        by: Warrant,
+        now: UnixTime,
+        limit: usize,
+    ) -> Result<Option<Vec<SessionRow>>, Error> {
+        self.list(move |connection| {
+            let Some((account, generation)) = honour(connection, &by)? else { return Ok(None) };
+            let mut statement = connection.prepare_cached(LIST)?;
+            let rows = statement.query_map(params![account.0, generation.0, now.millis()], read_session)?;
+            // A command may have revoked one without a look at the row.
+            let is_live = |row: &SessionRow| is_revoked(connection, &row.id).map(|revoked| !revoked);
+            let live = rows.filter_map(|row| row.and_then(|row| Ok(is_live(&row)?.then_some(row))).transpose());
+            live.take(limit).collect::<rusqlite::Result<_>>().map(Some)
+        })
+        .await
+    }
+
+    /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that nobody
+    /// remembers: it is revoked until `otherwise`, where that is given. `None`, and nothing done, when nothing was left
+    /// to end.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_session(
+        &self,
+        session: &SessionId,
+        at: UnixTime,
+        otherwise: Option<UnixTime>,
+    ) -> Result<Option<Revocation>, Error> {
+        let session = session.clone();
+        self.write(move |connection| {
+            if let Some(revocation) = end(connection, &session, at)? {
+                return Ok(Some(revocation));
+            }
+            match otherwise {
+                Some(keep_until) if !is_revoked(connection, &session)? => {
+                    let revocation = end_of_session(&session, at, keep_until);
+                    revocations::add(connection, &revocation)?;
+                    Ok(Some(revocation))
+                }
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// Ends a live session of the token's account.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_own_session(&self, by: Warrant, session: &SessionId, at: UnixTime) -> Result<Ended, Error> {
+        let session = session.clone();
+        self.write(move |connection| {
+            let Some((account, generation)) = honour(connection, &by)? else { return Ok(Ended::Refused) };
+            let values = params![session.as_str(), account.0, generation.0, at.millis()];
+            let live: bool = connection.prepare_cached(IS_LIVE)?.query_row(values, |row| row.get(0))?;
+            if !live || is_revoked(connection, &session)? {
+                return Ok(Ended::Unknown);
+            }
+            Ok(end(connection, &session, at)?.map_or(Ended::Unknown, Ended::Done))
         })
         .await
     }
@@ -85,6 +140,36 @@ pub(super) fn open(
         session.user_agent
     ])?;
     Ok(added == 1)
+}
+
+/// Ends a session that is known: its row goes, and its tokens are revoked for as long as the last of them lives.
+pub(super) fn end(connection: &Connection, session: &SessionId, at: UnixTime) -> rusqlite::Result<Option<Revocation>> {
+    let expires = connection
+        .prepare_cached(END)?
+        .query_row([session.as_str()], |row| row.get(0).map(UnixTime::from_millis))
+        .optional()?;
+    let Some(expires) = expires else { return Ok(None) };
+    let revocation = end_of_session(session, at, expires + RETENTION);
+    revocations::add(connection, &revocation)?;
+    Ok(Some(revocation))
+}
+
+/// The token's account and its generation, while the token is live.
+fn honour(connection: &Connection, by: &Warrant) -> rusqlite::Result<Option<(AccountId, Generation)>> {
+    let generation = by.generation.map(|generation| generation.0);
+    let values = params![by.username.as_str(), generation, by.token.0, by.session.map(|key| key.0)];
+    let read = |row: &Row<'_>| Ok((AccountId(row.get(0)?), Generation(row.get(1)?)));
+    connection.prepare_cached(HONOUR)?.query_row(values, read).optional()
+}
+
+fn is_revoked(connection: &Connection, session: &SessionId) -> rusqlite::Result<bool> {
+    let key = Key::session(None, session.as_str());
+    connection.prepare_cached(IS_REVOKED)?.query_row([key.0], |row| row.get(0))
+}
+
+fn end_of_session(session: &SessionId, at: UnixTime, keep_until: UnixTime) -> Revocation {
+    let key = Key::session(None, session.as_str());
+    Revocation { key, kind: Kind::Session, generation: Generation(0), at, keep_until }
 }
 
 fn read_session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {

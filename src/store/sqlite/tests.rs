@@ -12,9 +12,10 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::clock;
+use crate::clock::{self, UnixTime};
+use crate::model::{AccountId, Generation, SessionId, TokenId};
 use crate::store::tests::{name, newcomer, registered, session, sqlite, token};
-use crate::store::{Key, Registered};
+use crate::store::{Key, Refreshed, Registered, Rotation, Successor, Use, Warrant};
 
 /// Names the database of the process that is to be killed.
 const VICTIM: &str = "PORTCULLIS_TEST_VICTIM";
@@ -132,7 +133,30 @@ fn a_newer_schema_is_refused() {
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = refused(&path);
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
-    assert!(error.to_string().contains("made by a newer Portcullis (schema 99; this one knows "), "{error}");
+    let says = format!("made by a newer Portcullis (schema 99; this one knows {})", connection::LATEST);
+    assert!(error.to_string().contains(&says), "{error}");
+}
+
+#[tokio::test]
+async fn sessions_of_the_first_schema_go_on() {
+    let (_folder, path) = folder();
+    let first = Connection::open(&path).unwrap();
+    first.execute_batch(include_str!("../migrations/0001_first.sql")).unwrap();
+    let rows = "INSERT INTO account VALUES (1, 'alice', x'00', 3, 0, 0);
+        INSERT INTO session VALUES ('s', 1, 5, 6, 9000000, NULL, 'curl');
+        PRAGMA application_id = 0x504f5254; PRAGMA user_version = 1;";
+    first.execute_batch(rows).unwrap();
+    drop(first);
+    let store = open(&path);
+    let (at, expires, session) = (UnixTime::from_secs(7), UnixTime::from_secs(9000), SessionId::new("s"));
+    let (token, generation) = (Key::token(None, "first"), Generation(3));
+    let warrant = Warrant { username: name("alice"), generation: Some(generation), token, session: None };
+    assert_eq!(store.list_sessions(warrant, at, 10).await.unwrap().unwrap().len(), 1);
+    let by = Use { token, account: AccountId(1), generation, at, expires };
+    let rotation = Rotation { successor: TokenId::new("second"), expires, grace: Duration::ZERO };
+    let next = Successor { token: TokenId::new("second"), issued: at, expires };
+    let refreshed = store.refresh_session(&session, by, Some(rotation)).await.unwrap();
+    assert_eq!(refreshed, Refreshed::Granted(Some(next)));
 }
 
 #[tokio::test]

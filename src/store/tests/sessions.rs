@@ -1,0 +1,399 @@
+//! Sessions: continued, rotated, listed and ended.
+
+use super::*;
+use crate::model::TokenId;
+
+#[tokio::test]
+async fn a_revoked_token_has_no_successor() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
+        let by = by(alice.id, alice.generation);
+        assert!(store.is_current(by).await.unwrap());
+        store.revoke(vec![Revocation { key: by.token, ..token("") }]).await.unwrap();
+        assert_eq!(store.refresh_session(&SessionId::new("s"), by, None).await.unwrap(), Refreshed::Refused);
+        assert!(!store.is_current(by).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_is_continued() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        let id = SessionId::new("s");
+        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
+        for (minutes, expires) in [(1, AT + HOUR * 2), (2, AT)] {
+            let now = AT + Duration::from_secs(60 * minutes);
+            let by = Use { at: now, expires, ..by(alice.id, alice.generation) };
+            assert_eq!(store.refresh_session(&id, by, None).await.unwrap(), Refreshed::Granted(None));
+            let row = store.find_session(&id).await.unwrap().unwrap();
+            assert_eq!((row.created, row.last_used, row.expires), (AT, now, AT + HOUR * 2));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_what_it_stands_on() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        let bob = registered(store, "bob").await;
+        let (id, expires) = (SessionId::new("s"), AT + HOUR);
+        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
+        let goes_on = async |id: &SessionId, account, generation| {
+            let by = Use { expires, ..by(account, generation) };
+            store.refresh_session(id, by, None).await.unwrap() == Refreshed::Granted(None)
+        };
+        assert!(goes_on(&id, alice.id, alice.generation).await);
+        assert!(!goes_on(&SessionId::new("none"), alice.id, alice.generation).await);
+        assert!(!goes_on(&id, bob.id, bob.generation).await);
+        assert!(!goes_on(&id, alice.id, Generation(1)).await);
+        let end = Revocation { key: Key::session(None, "s"), kind: Kind::Session, ..token("") };
+        store.revoke(vec![end]).await.unwrap();
+        assert!(!goes_on(&id, alice.id, alice.generation).await);
+        store.open_session(session("t"), alice.id, alice.generation).await.unwrap();
+        assert!(goes_on(&SessionId::new("t"), alice.id, alice.generation).await);
+        store.set_disabled(&name("alice"), true, AT, expires).await.unwrap();
+        assert!(!goes_on(&SessionId::new("t"), alice.id, Generation(1)).await);
+    })
+    .await;
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A session `s` of alice, whose first refresh token is `0`.
+struct Family<'a> {
+    store: &'a Store,
+    account: Account,
+}
+
+impl<'a> Family<'a> {
+    async fn begin(store: &'a Store) -> Self {
+        let account = registered(store, "alice").await;
+        assert!(store.open_session(session("s"), account.id, account.generation).await.unwrap());
+        Self { store, account }
+    }
+
+    /// Turns the token `old` in for `new`, so many seconds after the login.
+    async fn turn_in(&self, old: &str, new: &str, seconds: u64) -> Refreshed {
+        let at = AT + SECOND * u32::try_from(seconds).unwrap();
+        let expires = at + HOUR;
+        let by = Use { token: Key::token(None, old), at, expires, ..by(self.account.id, self.account.generation) };
+        let rotation = Rotation { successor: TokenId::new(new), expires, grace: GRACE };
+        self.store.refresh_session(&SessionId::new("s"), by, Some(rotation)).await.unwrap()
+    }
+
+    async fn is_over(&self) -> bool {
+        self.store.find_session(&SessionId::new("s")).await.unwrap().is_none()
+    }
+}
+
+/// The refresh token `jti`, as it was issued so many seconds after the login.
+fn got(jti: &str, seconds: u64) -> Refreshed {
+    let issued = AT + Duration::from_secs(seconds);
+    Refreshed::Granted(Some(Successor { token: TokenId::new(jti), issued, expires: issued + HOUR }))
+}
+
+#[tokio::test]
+async fn a_chain_of_refresh_tokens() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        for step in 0..20_u64 {
+            let (old, new) = (step.to_string(), (step + 1).to_string());
+            assert_eq!(family.turn_in(&old, &new, step * 60).await, got(&new, step * 60));
+        }
+        let row = store.find_session(&SessionId::new("s")).await.unwrap().unwrap();
+        assert_eq!((row.last_used, row.expires), (AT + SECOND * 1140, AT + SECOND * 1140 + HOUR));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn racers_get_the_same_successor() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 5).await, got("1", 5));
+        // Earlier clocks lose too.
+        for (name, seconds) in [("a", 4), ("b", 5), ("c", 14)] {
+            assert_eq!(family.turn_in("0", name, seconds).await, got("1", 5), "{name}");
+        }
+        assert_eq!(family.turn_in("a", "x", 6).await, Refreshed::Reused(end(6, AT + SECOND * 14 + HOUR)));
+    })
+    .await;
+}
+
+/// The end of the session `s`, so many seconds after its login; its last token expires then.
+fn end(seconds: u64, expires: UnixTime) -> Revocation {
+    Revocation {
+        key: Key::session(None, "s"),
+        kind: Kind::Session,
+        generation: Generation(0),
+        at: AT + Duration::from_secs(seconds),
+        keep_until: expires + RETENTION,
+    }
+}
+
+#[tokio::test]
+async fn the_parent_is_good_while_its_child_is_unused() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 0).await, got("1", 0));
+        assert_eq!(family.turn_in("0", "x", 3000).await, got("1", 0), "the answer may have been lost");
+        assert_eq!(family.turn_in("1", "2", 3001).await, got("2", 3001));
+        assert_eq!(family.turn_in("1", "x", 3500).await, got("2", 3001));
+        let over = AT + SECOND * 3500 + HOUR;
+        assert_eq!(family.turn_in("0", "x", 3500).await, Refreshed::Reused(end(3500, over)), "a grandparent is not");
+        assert!(family.is_over().await);
+        assert_eq!(family.turn_in("2", "3", 3501).await, Refreshed::Refused, "nor is anybody from then on");
+        assert_eq!(store.revocations_after(0, 10).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_racer_within_the_grace_wins_whatever_became_of_the_child() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 100).await, got("1", 100));
+        assert_eq!(family.turn_in("1", "2", 101).await, got("2", 101));
+        assert_eq!(family.turn_in("2", "3", 102).await, got("3", 102));
+        assert_eq!(family.turn_in("0", "x", 109).await, got("1", 100), "and from there to the newest");
+        assert_eq!(family.turn_in("1", "x", 109).await, got("2", 101));
+        assert_eq!(family.turn_in("2", "x", 200).await, got("3", 102), "the parent");
+        let over = AT + SECOND * 200 + HOUR;
+        assert_eq!(family.turn_in("1", "x", 111).await, Refreshed::Reused(end(111, over)), "the grace is over");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_turned_in_long_ago_is_forgotten_but_not_forgiven() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        for step in 0..25_u64 {
+            family.turn_in(&step.to_string(), &(step + 1).to_string(), step * 5).await;
+        }
+        assert!(matches!(family.turn_in("3", "x", 125).await, Refreshed::Reused(_)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_logout_of_the_successor_is_one_of_those_before_it() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 0).await, got("1", 0));
+        store.revoke(vec![token("1")]).await.unwrap();
+        assert_eq!(family.turn_in("0", "x", 1).await, Refreshed::Refused);
+        assert_eq!(family.turn_in("1", "x", 1).await, Refreshed::Refused);
+        assert!(!family.is_over().await, "a logout is no theft");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rotation_may_be_turned_on_and_off() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        let plain = async |jti: &str, seconds: u32| {
+            let by = by(family.account.id, family.account.generation);
+            let by = Use { token: Key::token(None, jti), at: AT + SECOND * seconds, ..by };
+            store.refresh_session(&SessionId::new("s"), by, None).await.unwrap()
+        };
+        assert_eq!(plain("0", 1).await, Refreshed::Granted(None));
+        assert_eq!(family.turn_in("0", "1", 100).await, got("1", 100), "it began without");
+        assert_eq!(plain("1", 200).await, Refreshed::Granted(None));
+        assert_eq!(family.turn_in("1", "2", 300).await, got("2", 300));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rotation_stands_on_what_the_session_stands_on() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 0).await, got("1", 0));
+        store.raise_generation(&name("alice"), AT, AT + HOUR).await.unwrap();
+        for old in ["0", "1", "unknown"] {
+            assert_eq!(family.turn_in(old, "x", 1000).await, Refreshed::Refused, "{old}");
+        }
+        assert!(!family.is_over().await && store.revocations_after(0, 10).await.unwrap().len() == 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn thirty_refreshes_a_minute() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        let refresh = async |at: UnixTime| {
+            let by = Use { at, ..by(family.account.id, family.account.generation) };
+            store.refresh_session(&SessionId::new("s"), by, None).await.unwrap()
+        };
+        let begin = AT + SECOND;
+        for second in 0..30 {
+            assert_eq!(refresh(begin + SECOND * second).await, Refreshed::Granted(None));
+        }
+        let until = begin + SECOND * 60;
+        for second in [0, 30, 59] {
+            assert_eq!(refresh(begin + SECOND * second).await, Refreshed::TooOften { until }, "{second}");
+        }
+        assert_eq!(refresh(until).await, Refreshed::Granted(None));
+        assert_eq!(refresh(AT - HOUR).await, Refreshed::Granted(None), "a clock that was set back");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn racers_count_as_one_and_an_old_parent_each_time() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        for _ in 0..100 {
+            assert_eq!(family.turn_in("0", "1", 0).await, got("1", 0));
+        }
+        for _ in 1..30 {
+            assert_eq!(family.turn_in("0", "x", 20).await, got("1", 0));
+        }
+        let too_often = Refreshed::TooOften { until: AT + SECOND * 60 };
+        assert_eq!(family.turn_in("0", "x", 20).await, too_often);
+        assert_eq!(family.turn_in("1", "2", 20).await, too_often);
+        assert_eq!(family.turn_in("1", "2", 60).await, got("2", 60), "nothing is lost by waiting");
+    })
+    .await;
+}
+
+fn warrant(jti: &str, sid: &str, generation: Option<u32>) -> Warrant {
+    Warrant {
+        username: name("alice"),
+        generation: generation.map(Generation),
+        token: Key::token(None, jti),
+        session: Some(Key::session(None, sid)),
+    }
+}
+
+async fn listed(store: &Store, by: Warrant) -> Option<Vec<String>> {
+    let rows = store.list_sessions(by, AT + SECOND, 10).await.unwrap()?;
+    Some(rows.iter().map(|row| row.id.as_str().to_owned()).collect())
+}
+
+fn some(ids: &[&str]) -> Option<Vec<String>> {
+    Some(ids.iter().map(|&id| id.to_owned()).collect())
+}
+
+#[tokio::test]
+async fn live_sessions_are_listed() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        let bob = registered(store, "bob").await;
+        for (id, account, after) in [("a", &alice, 3), ("b", &alice, 9), ("c", &alice, 1), ("d", &bob, 5)] {
+            let opened = NewSession { at: AT + SECOND * after, ..session(id) };
+            store.open_session(opened, account.id, account.generation).await.unwrap();
+        }
+        let over = NewSession { expires: AT, ..session("over") };
+        store.open_session(over, alice.id, alice.generation).await.unwrap();
+        assert_eq!(listed(store, warrant("t", "a", Some(0))).await, some(&["b", "a", "c"]));
+        assert_eq!(listed(store, warrant("t", "none", None)).await, some(&["b", "a", "c"]), "a token of Flask's");
+        assert_eq!(store.list_sessions(warrant("t", "a", None), AT, 2).await.unwrap().unwrap().len(), 2);
+        store
+            .revoke(vec![Revocation { key: Key::session(None, "b"), kind: Kind::Session, ..token("") }])
+            .await
+            .unwrap();
+        assert_eq!(listed(store, warrant("t", "a", Some(0))).await, some(&["a", "c"]));
+        store.revoke(vec![token("t")]).await.unwrap();
+        for dead in [warrant("t", "a", Some(0)), warrant("u", "b", Some(0)), warrant("u", "a", Some(1))] {
+            assert_eq!(listed(store, dead.clone()).await, None);
+            assert_eq!(store.end_own_session(dead, &SessionId::new("c"), AT).await.unwrap(), Ended::Refused);
+        }
+        store.raise_generation(&name("alice"), AT, AT + HOUR).await.unwrap();
+        assert_eq!(listed(store, warrant("u", "a", Some(0))).await, None);
+        assert_eq!(listed(store, warrant("u", "e", Some(1))).await, some(&[]));
+        store.open_session(session("e"), alice.id, Generation(1)).await.unwrap();
+        assert_eq!(listed(store, warrant("u", "e", Some(1))).await, some(&["e"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ones_own_sessions_can_be_ended() {
+    on_each_store(async |store| {
+        let (alice, bob) = (registered(store, "alice").await, registered(store, "bob").await);
+        for (id, account) in [("a", &alice), ("b", &alice), ("c", &bob)] {
+            store.open_session(session(id), account.id, account.generation).await.unwrap();
+        }
+        let end =
+            async |id: &str| store.end_own_session(warrant("t", "a", Some(0)), &SessionId::new(id), AT).await.unwrap();
+        assert_eq!((end("c").await, end("none").await), (Ended::Unknown, Ended::Unknown));
+        let Ended::Done(revocation) = end("b").await else { panic!("it did not end") };
+        assert_eq!((revocation.key, revocation.keep_until), (Key::session(None, "b"), AT + HOUR + RETENTION));
+        assert_eq!(end("b").await, Ended::Unknown);
+        assert!(matches!(end("a").await, Ended::Done(_)));
+        assert_eq!(end("a").await, Ended::Refused, "it was his own");
+        assert_eq!(store.revocations_after(0, 10).await.unwrap().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_is_remembered_for_as_long_as_its_last_token() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        let id = SessionId::new("s");
+        store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
+        let by = Use { expires: AT + HOUR * 7, ..by(alice.id, alice.generation) };
+        store.refresh_session(&id, by, None).await.unwrap();
+        let revocation = store.end_session(&id, AT, Some(AT + HOUR * 99)).await.unwrap().unwrap();
+        assert_eq!(revocation.keep_until, AT + HOUR * 7 + RETENTION);
+        let version = store.data_version().await.unwrap();
+        for otherwise in [Some(AT + HOUR * 99), None] {
+            assert_eq!(store.end_session(&id, AT + HOUR, otherwise).await.unwrap(), None, "it has ended");
+        }
+        assert_eq!(store.end_session(&SessionId::new("t"), AT, None).await.unwrap(), None);
+        assert_eq!(store.data_version().await.unwrap(), version, "nothing was written");
+        let foreign = store.end_session(&SessionId::new("t"), AT, Some(AT + HOUR * 2)).await.unwrap().unwrap();
+        assert_eq!(foreign.keep_until, AT + HOUR * 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_tokens_end_for_the_holder_of_a_live_one() {
+    on_each_store(async |store| {
+        registered(store, "alice").await;
+        let end = async |by| store.raise_own_generation(by, AT, AT + HOUR).await.unwrap().map(|end| end.generation);
+        assert_eq!(end(warrant("t", "s", Some(1))).await, None);
+        assert_eq!(end(warrant("t", "s", Some(0))).await, Some(Generation(1)));
+        assert_eq!(end(warrant("t", "s", Some(0))).await, None, "it is dead itself");
+        assert_eq!(end(warrant("t", "s", None)).await, Some(Generation(2)));
+        store.revoke(vec![token("t")]).await.unwrap();
+        assert_eq!(end(warrant("t", "s", Some(2))).await, None);
+        store.set_disabled(&name("alice"), true, AT, AT + HOUR).await.unwrap();
+        assert_eq!(end(warrant("u", "s", Some(3))).await, None);
+        assert_eq!(end(Warrant { username: name("nobody"), ..warrant("u", "s", None) }).await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_password_is_changed_with_all_that_hangs_on_it() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        store.open_session(session("old"), alice.id, alice.generation).await.unwrap();
+        let change = async |by, generation, id: &str| {
+            let hash = Secret::new(format!("hash of {id}"));
+            let new = NewPassword { account: alice.id, generation: Generation(generation), hash, session: session(id) };
+            store.set_own_hash(by, new, AT + HOUR).await.unwrap()
+        };
+        assert_eq!(change(warrant("t", "old", Some(0)), 1, "x").await, None, "the account has changed");
+        assert_eq!(change(warrant("t", "old", Some(1)), 0, "x").await, None, "the token is dead");
+        let ended = change(warrant("t", "old", Some(0)), 0, "new").await.unwrap();
+        assert_eq!((ended.key, ended.generation), (Key::subject(None, "alice"), Generation(1)));
+        let account = store.find_account(&name("alice")).await.unwrap().unwrap();
+        assert_eq!((account.hash.expose(), account.generation), (&b"hash of new"[..], Generation(1)));
+        assert_eq!(listed(store, warrant("u", "new", Some(1))).await, some(&["new"]));
+        assert_eq!(change(warrant("t", "old", Some(0)), 1, "x").await, None);
+        assert_eq!(store.find_session(&SessionId::new("x")).await.unwrap(), None);
+    })
+    .await;
+}

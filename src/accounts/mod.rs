@@ -7,7 +7,7 @@ use crate::clock::UnixTime;
 use crate::config;
 use crate::model::{AccountId, Role, Username, UsernameError};
 use crate::secret::Secret;
-use crate::store::{self, NewAccount, NewSession, Registered, Revocation, Store};
+use crate::store::{self, NewAccount, NewPassword, NewSession, Registered, Revocation, Store, Warrant};
 
 pub use crate::store::Account;
 
@@ -59,6 +59,28 @@ pub struct Applicant<'a> {
     pub session: Option<NewSession>,
     /// Now.
     pub at: UnixTime,
+}
+
+/// A user's wish for another password.
+pub struct Exchange {
+    /// The live token of the one who asks.
+    pub by: Warrant,
+    /// The password so far, not yet judged.
+    pub old: Secret,
+    /// The one to come, not yet judged.
+    pub new: Secret,
+    /// The session that begins when all others have ended.
+    pub session: NewSession,
+    /// Until when the end of the others must be kept.
+    pub keep_until: UnixTime,
+}
+
+/// A password that was changed.
+pub struct Exchanged {
+    /// The account, of its new generation.
+    pub account: Account,
+    /// The end of all older tokens, which the store has already committed.
+    pub revocation: Revocation,
 }
 
 /// What may be changed about an account. Each ends all its tokens.
@@ -154,7 +176,26 @@ impl Accounts {
         }
     }
 
-    /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one tries again.
+    /// Replaces the password of an account by one that its user chose, ends all its tokens and opens its next session, in
+    /// one transaction. `None`, and nothing done, when the token is dead or the account has changed meanwhile.
+    ///
+    /// # Errors
+    /// A new password that breaks a rule, [`Error::WrongCredentials`] for the old one, a full queue, the store.
+    pub async fn change_password(&self, exchange: Exchange) -> Result<Option<Exchanged>, Error> {
+        let Exchange { by, old, new, session, keep_until } = exchange;
+        self.check_password(&new)?;
+        let account = self.authenticate(by.username.as_str(), old).await?;
+        let hash = self.hasher.hash(new).await?;
+        let new = NewPassword { account: account.id, generation: account.generation, hash, session };
+        let revocation = self.store.set_own_hash(by, new, keep_until).await?;
+        Ok(revocation.map(|revocation| {
+            let account = Account { generation: revocation.generation, ..account };
+            Exchanged { account, revocation }
+        }))
+    }
+
+    /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one
+    /// tries again.
     async fn renew_hash(&self, account: &Account, password: Secret) {
         let renewed = match self.hasher.hash(password).await {
             Ok(hash) => self.store.upgrade_hash(account.id, account.hash.clone(), hash).await.map_err(Error::from),

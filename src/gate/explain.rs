@@ -57,9 +57,6 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
-    if Endpoint::is_to_come(&config.identity, target.path().as_str()) {
-        return Err(Rejection::NoRoute);
-    }
     if target.is(verify::PATH) {
         lines.push(format!("endpoint: {}, answered by the gateway", verify::PATH));
         return Ok(Plan { lines, looks_at_tokens: true });
@@ -109,8 +106,7 @@ fn cors(cors: &Cors) -> String {
 /// [`Hidden`].
 pub fn check_hidden(config: &Config) -> Result<(), Hidden> {
     for (endpoint, path) in endpoints(config) {
-        let covered =
-            config.routes.iter().filter(|route| !route.path.wildcard && literal(&route.path.segments) == path);
+        let covered = config.routes.iter().filter(|route| !route.path.wildcard && hides(&path, &route.path.segments));
         let routes: Vec<String> = covered.map(|route| route.id.clone()).collect();
         if !routes.is_empty() {
             return Err(Hidden { routes, endpoint });
@@ -145,18 +141,21 @@ fn endpoints(config: &Config) -> Vec<(String, Vec<String>)> {
     paths.map(|path| (path.clone(), path.split('/').skip(1).map(str::to_owned).collect())).collect()
 }
 
-fn literal(segments: &[Segment]) -> Vec<String> {
-    let text = |segment: &Segment| match segment {
-        Segment::Literal(text) => text.clone(),
-        Segment::Any => "{}".to_owned(),
+/// Whether the endpoint at `path` takes all that fits `segments`.
+fn hides(path: &[String], segments: &[Segment]) -> bool {
+    let takes = |(text, segment): (&String, &Segment)| match segment {
+        _ if text == Endpoint::OPEN => true,
+        Segment::Literal(literal) => literal == text,
+        Segment::Any => false,
     };
-    segments.iter().map(text).collect()
+    path.len() == segments.len() && path.iter().zip(segments).all(takes)
 }
 
+/// Whether the endpoint at `path` takes some of what fits `segments`.
 fn covers(segments: &[Segment], wildcard: bool, path: &[String]) -> bool {
     let fits = segments.len() == path.len() || (wildcard && segments.len() <= path.len());
     fits && segments.iter().zip(path).all(|(segment, text)| match segment {
-        Segment::Literal(literal) => literal == text,
+        Segment::Literal(literal) => literal == text || text == Endpoint::OPEN,
         Segment::Any => true,
     })
 }

@@ -202,7 +202,7 @@ impl Gate {
         let now = record.time;
         let target = Target::of(&head.uri, &head.method)?;
         // Before anything else can be refused: each has its own form of refusals.
-        record.subject = self.own_subject(&target)?;
+        record.subject = self.own_subject(&target);
         record.cors = self.cors.judge(record.subject, &head.headers);
         if head.version == Version::HTTP_2 {
             target::settle_http2(&head.uri, &mut head.headers, self.header_bytes)?;
@@ -213,9 +213,9 @@ impl Gate {
         }
         if let Subject::Endpoint(endpoint) = record.subject {
             let origin = Origin { address: client.address, now };
+            let answer = self.identity.answer(endpoint, target.path().as_str(), origin, (head, body));
             // In a box: most requests do not come by here, and should not carry its state.
-            let response = Box::pin(self.identity.answer(endpoint, origin, (head, body))).await?;
-            return Ok((response, Outcome::Answered));
+            return Ok((Box::pin(answer).await?, Outcome::Answered));
         }
         if record.subject == Subject::Verify {
             let (response, caller) = self.verify(&head.headers, peer, now)?;
@@ -253,13 +253,11 @@ impl Gate {
     }
 
     /// What the gateway answers itself, or nothing yet.
-    fn own_subject(&self, target: &Target<'_>) -> Result<Subject, Rejection> {
-        let (settings, path) = (self.identity.settings(), target.path().as_str());
-        match Endpoint::find(settings, path) {
-            Some(endpoint) => Ok(Subject::Endpoint(endpoint)),
-            None if target.is(verify::PATH) => Ok(Subject::Verify),
-            None if Endpoint::is_to_come(settings, path) => Err(Rejection::NoRoute),
-            None => Ok(Subject::Nothing),
+    fn own_subject(&self, target: &Target<'_>) -> Subject {
+        match Endpoint::find(self.identity.settings(), target.path().as_str()) {
+            Some(endpoint) => Subject::Endpoint(endpoint),
+            None if target.is(verify::PATH) => Subject::Verify,
+            None => Subject::Nothing,
         }
     }
 

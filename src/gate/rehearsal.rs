@@ -46,7 +46,7 @@ impl Gate {
         let client = client::of_request(&peer.client, &head.headers, &self.trusted);
         let mut record = Record::begin(false, head, client.address, now);
         let target = Target::of(&head.uri, &head.method)?;
-        record.subject = self.own_subject(&target)?;
+        record.subject = self.own_subject(&target);
         let host = target::host(&head.uri, &head.headers)?;
         if self.preflight(head, host.as_str(), target.path(), &mut record)?.is_some() {
             return Ok(());

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::identity::Identity;
 use crate::message::{self, Incoming, ReadError, Rejection};
@@ -23,11 +23,18 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// What was found of the two fields.
-#[derive(Default)]
+/// What a person types to change a password.
+pub struct Passwords {
+    /// `old_password`, not yet judged.
+    pub old: Secret,
+    /// `new_password`, not yet judged.
+    pub new: Secret,
+}
+
+/// What was found of two fields.
 struct Fields {
-    username: Field,
-    password: Field,
+    names: [&'static str; 2],
+    values: [Field; 2],
 }
 
 /// A field that may stand once.
@@ -57,29 +64,48 @@ impl Field {
 }
 
 impl Fields {
+    fn new(names: [&'static str; 2]) -> Self {
+        Self { names, values: Default::default() }
+    }
+
     /// The field called `name`; others are nobody's business.
     fn of(&mut self, name: &str) -> Option<&mut Field> {
-        match name {
-            "username" => Some(&mut self.username),
-            "password" => Some(&mut self.password),
-            _ => None,
-        }
+        self.names.into_iter().zip(&mut self.values).find(|(known, _)| *known == name).map(|(_, field)| field)
+    }
+
+    /// Both texts.
+    fn require(self) -> Result<[String; 2], Rejection> {
+        let ([first, second], [one, two]) = (self.names, self.values);
+        Ok([one.require(first)?, two.require(second)?])
     }
 }
 
 impl Identity {
     /// Reads `username` and `password`.
     pub(super) async fn credentials(&self, headers: &HeaderMap, body: Incoming) -> Result<Credentials, Rejection> {
-        let bytes = message::read(body, LIMIT, self.timeouts.body).await.map_err(unread)?;
-        let fields = self.parse(headers, bytes).await?;
-        let username = fields.username.require("username")?;
-        let password = Secret::new(fields.password.require("password")?);
-        Ok(Credentials { username, password })
+        let [username, password] = self.texts(["username", "password"], headers, body).await?;
+        Ok(Credentials { username, password: Secret::new(password) })
     }
 
-    async fn parse(&self, headers: &HeaderMap, body: Bytes) -> Result<Fields, Rejection> {
+    /// Reads `old_password` and `new_password`.
+    pub(super) async fn passwords(&self, headers: &HeaderMap, body: Incoming) -> Result<Passwords, Rejection> {
+        let [old, new] = self.texts(["old_password", "new_password"], headers, body).await?;
+        Ok(Passwords { old: Secret::new(old), new: Secret::new(new) })
+    }
+
+    async fn texts(
+        &self,
+        names: [&'static str; 2],
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<[String; 2], Rejection> {
+        let bytes = message::read(body, LIMIT, self.timeouts.body).await.map_err(unread)?;
+        self.parse(Fields::new(names), headers, bytes).await?.require()
+    }
+
+    async fn parse(&self, fields: Fields, headers: &HeaderMap, body: Bytes) -> Result<Fields, Rejection> {
         if body.is_empty() {
-            return Ok(Fields::default());
+            return Ok(fields);
         }
         let accepted = if self.is_flask() {
             "application/json, application/x-www-form-urlencoded or multipart/form-data"
@@ -89,9 +115,9 @@ impl Identity {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "application/json" => from_json(&body),
-            "application/x-www-form-urlencoded" => from_form(&body),
-            "multipart/form-data" if self.is_flask() => from_multipart(content_type, body).await,
+            "application/json" => from_json(fields, &body),
+            "application/x-www-form-urlencoded" => from_form(fields, &body),
+            "multipart/form-data" if self.is_flask() => from_multipart(fields, content_type, body).await,
             _ => Err(Rejection::UnsupportedMediaType(accepted)),
         }
     }
@@ -109,19 +135,21 @@ fn malformed(text: impl Into<Cow<'static, str>>) -> Rejection {
     Rejection::MalformedBody(text.into())
 }
 
-fn from_json(body: &[u8]) -> Result<Fields, Rejection> {
-    serde_json::from_slice(body).map_err(|error| {
+fn from_json(fields: Fields, body: &[u8]) -> Result<Fields, Rejection> {
+    let [first, second] = fields.names;
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let read = fields.deserialize(&mut deserializer).and_then(|fields| deserializer.end().map(|()| fields));
+    read.map_err(|error| {
         // serde's text would quote what was sent; only its place is told.
         if error.is_data() {
-            malformed("The body must be one JSON object whose username and password are text, each given once")
+            malformed(format!("The body must be one JSON object whose {first} and {second} are text, each given once"))
         } else {
             malformed(format!("The body is no JSON: line {}, column {}", error.line(), error.column()))
         }
     })
 }
 
-fn from_form(body: &[u8]) -> Result<Fields, Rejection> {
-    let mut fields = Fields::default();
+fn from_form(mut fields: Fields, body: &[u8]) -> Result<Fields, Rejection> {
     let decoded = |text: Cow<'_, str>| {
         // The decoder writes U+FFFD for what is no UTF-8: two passwords must not become one.
         if text.contains('\u{fffd}') { Err(malformed("The form is not valid UTF-8")) } else { Ok(text.into_owned()) }
@@ -134,12 +162,11 @@ fn from_form(body: &[u8]) -> Result<Fields, Rejection> {
     Ok(fields)
 }
 
-async fn from_multipart(content_type: &str, body: Bytes) -> Result<Fields, Rejection> {
+async fn from_multipart(mut fields: Fields, content_type: &str, body: Bytes) -> Result<Fields, Rejection> {
     let broken = |_| malformed("The body is no multipart/form-data");
     let boundary = multer::parse_boundary(content_type).map_err(broken)?;
     let stream = http_body_util::BodyDataStream::new(http_body_util::Full::new(body));
     let mut parts = multer::Multipart::new(stream, boundary);
-    let mut fields = Fields::default();
     while let Some(part) = parts.next_field().await.map_err(broken)? {
         let name = part.name().unwrap_or_default().to_owned();
         let value = part.bytes().await.map_err(broken)?;
@@ -151,31 +178,30 @@ async fn from_multipart(content_type: &str, body: Bytes) -> Result<Fields, Rejec
     Ok(fields)
 }
 
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
+impl<'de> DeserializeSeed<'de> for Fields {
+    type Value = Self;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+impl<'de> Visitor<'de> for Fields {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Self, A::Error> {
         while let Some(name) = access.next_key::<String>()? {
-            match fields.of(&name) {
+            match self.of(&name) {
                 Some(field) => field.put(access.next_value()?).map_err(A::Error::custom)?,
                 None => {
                     access.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(fields)
+        Ok(self)
     }
 }

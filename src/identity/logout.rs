@@ -1,6 +1,8 @@
-//! POST /logout/access and /logout/refresh: ends the one token that is sent. An expired or revoked one is ended already.
+//! POST /logout/access and /logout/refresh end the one token that is sent, POST /logout its session, POST /logout/all every
+//! session of its account. An expired or revoked token is no hindrance, except to the last.
 
 use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
 
 use crate::identity::{Identity, Origin, answer};
 use crate::message::{Body, Rejection, credential};
@@ -20,6 +22,27 @@ impl Identity {
             TokenType::Access => "Access token has been revoked",
             TokenType::Refresh => "Refresh token has been revoked",
         };
-        Ok(answer(StatusCode::OK, &serde_json::json!({ "message": message })))
+        Ok(answer(StatusCode::OK, &json!({ "message": message })))
+    }
+
+    pub(super) async fn log_out_of_session(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Rejection> {
+        let token = credential::token(credential::field(headers)?)?;
+        let signed = self.sessions.open_signed(token)?;
+        self.sessions.end(&signed, origin.now).await?;
+        Ok(answer(StatusCode::OK, &json!({ "message": "Session ended" })))
+    }
+
+    pub(super) async fn log_out_everywhere(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Rejection> {
+        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+        self.sessions.end_all(&caller, origin.now).await?;
+        Ok(answer(StatusCode::OK, &json!({ "message": "All sessions ended" })))
     }
 }

@@ -3,9 +3,11 @@
 mod fields;
 mod login;
 mod logout;
+mod password;
 mod refresh;
 mod refusal;
 mod registration;
+mod sessions;
 mod users;
 
 use std::net::IpAddr;
@@ -40,16 +42,40 @@ pub enum Endpoint {
     LogoutAccess,
     /// POST /logout/refresh.
     LogoutRefresh,
+    /// POST /logout.
+    Logout,
+    /// POST /logout/all.
+    LogoutAll,
+    /// GET /sessions.
+    Sessions,
+    /// DELETE /sessions/{id}.
+    Session,
+    /// POST /password.
+    Password,
     /// GET and DELETE /users.
     Users,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Registration, Self::Login, Self::Refresh, Self::LogoutAccess, Self::LogoutRefresh, Self::Users];
+    pub const ALL: [Self; 11] = [
+        Self::Registration,
+        Self::Login,
+        Self::Refresh,
+        Self::LogoutAccess,
+        Self::LogoutRefresh,
+        Self::Logout,
+        Self::LogoutAll,
+        Self::Sessions,
+        Self::Session,
+        Self::Password,
+        Self::Users,
+    ];
 
-    /// Its path without the prefix.
+    /// What stands in a path for any one segment.
+    pub const OPEN: &str = "{id}";
+
+    /// Its path without the prefix. The last segment may be [`OPEN`](Self::OPEN).
     pub const fn path(self) -> &'static str {
         match self {
             Self::Registration => "/registration",
@@ -57,24 +83,31 @@ impl Endpoint {
             Self::Refresh => "/token/refresh",
             Self::LogoutAccess => "/logout/access",
             Self::LogoutRefresh => "/logout/refresh",
+            Self::Logout => "/logout",
+            Self::LogoutAll => "/logout/all",
+            Self::Sessions => "/sessions",
+            Self::Session => "/sessions/{id}",
+            Self::Password => "/password",
             Self::Users => "/users",
         }
     }
 
     /// The endpoint at a canonical path, with or without one trailing slash.
     pub fn find(settings: &config::Identity, path: &str) -> Option<Self> {
-        let path = path.strip_prefix(settings.prefix.as_str())?;
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let found = Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)?;
+        let found = Self::ALL.into_iter().find(|endpoint| endpoint.parameter(settings, path).is_some())?;
         let hidden = found == Self::Users && settings.users == UsersAccess::Off;
         (!hidden).then_some(found)
     }
 
-    /// Whether the path is a logout that this version does not know yet. An application must not be asked for it: whatever
-    /// it answers, the token would live on.
-    pub fn is_to_come(settings: &config::Identity, path: &str) -> bool {
-        let path = path.strip_prefix(settings.prefix.as_str()).unwrap_or_default();
-        matches!(path.strip_suffix('/').unwrap_or(path), "/logout" | "/logout/all")
+    /// What stands in the canonical path for the open segment of this endpoint, empty where it has none; `None`: the path
+    /// is not this endpoint's.
+    pub fn parameter<'a>(self, settings: &config::Identity, path: &'a str) -> Option<&'a str> {
+        let path = path.strip_prefix(settings.prefix.as_str())?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match self.path().strip_suffix(Self::OPEN) {
+            Some(stem) => path.strip_prefix(stem).filter(|segment| !segment.is_empty() && !segment.contains('/')),
+            None => (path == self.path()).then_some(""),
+        }
     }
 
     /// Whether it answers `method`.
@@ -92,7 +125,16 @@ impl Endpoint {
     pub const fn methods(self) -> &'static str {
         match self {
             Self::Users => "DELETE, GET, HEAD",
-            Self::Registration | Self::Login | Self::Refresh | Self::LogoutAccess | Self::LogoutRefresh => "POST",
+            Self::Sessions => "GET, HEAD",
+            Self::Session => "DELETE",
+            Self::Registration
+            | Self::Login
+            | Self::Refresh
+            | Self::LogoutAccess
+            | Self::LogoutRefresh
+            | Self::Logout
+            | Self::LogoutAll
+            | Self::Password => "POST",
         }
     }
 }
@@ -125,13 +167,14 @@ impl Identity {
         &self.settings
     }
 
-    /// Does what the endpoint promises.
+    /// Does what the endpoint promises; `path` is the canonical one that it was found at.
     ///
     /// # Errors
     /// The contract's refusals.
     pub async fn answer(
         &self,
         endpoint: Endpoint,
+        path: &str,
         origin: Origin,
         (head, body): (&request::Parts, Incoming),
     ) -> Result<Response<Body>, Rejection> {
@@ -142,6 +185,14 @@ impl Identity {
             Endpoint::Refresh => self.refresh(origin, &head.headers).await,
             Endpoint::LogoutAccess => self.log_out(TokenType::Access, origin, &head.headers).await,
             Endpoint::LogoutRefresh => self.log_out(TokenType::Refresh, origin, &head.headers).await,
+            Endpoint::Logout => self.log_out_of_session(origin, &head.headers).await,
+            Endpoint::LogoutAll => self.log_out_everywhere(origin, &head.headers).await,
+            Endpoint::Sessions => self.list_sessions(origin, &head.headers).await,
+            Endpoint::Session => {
+                let id = endpoint.parameter(&self.settings, path).unwrap_or_default();
+                self.end_session(id, origin, &head.headers).await
+            }
+            Endpoint::Password => self.change_password(origin, &head.headers, body).await,
             Endpoint::Users if head.method == Method::DELETE => self.delete_users(origin, &head.headers).await,
             Endpoint::Users => self.list_users(origin, &head.headers, &head.uri).await,
         }

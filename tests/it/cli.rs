@@ -104,7 +104,11 @@ fn check_tells_all_that_is_wrong() {
 fn check_lists_the_routes_public_ones_first() {
     let origin = Origin::start();
     let folder = folder();
-    let setup = Setup::new(origin.address).and_routes(json!([{"path": "/logout/*", "upstream": "app"}]));
+    let setup = Setup::new(origin.address).and_routes(json!([
+        {"path": "/logout/*", "upstream": "app"},
+        {"path": "/sessions/{id}/notes", "upstream": "app"},
+        {"path": "/{area}/{page}", "upstream": "app"},
+    ]));
     let (path, _, _) = setup.write(folder.path());
     let done = cli_with(&path, &["check"], "");
     let text = said(&done);
@@ -112,7 +116,11 @@ fn check_lists_the_routes_public_ones_first() {
     let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
     assert!(place("/public/*") < place("/secret/*"), "{text}");
     assert!(place("/optional/*") > 0 && place("admin") > 0, "{text}");
-    assert!(text.contains("/logout/*: the gateway itself answers /logout/access, /logout/refresh"), "{text}");
+    let logouts = "/logout/access, /logout/refresh, /logout, /logout/all";
+    assert!(text.contains(&format!("/logout/*: the gateway itself answers {logouts}\n")), "{text}");
+    let two = "/token/refresh, /logout/access, /logout/refresh, /logout/all, /sessions/{id}, /auth/verify";
+    assert!(text.contains(&format!("/{{area}}/{{page}}: the gateway itself answers {two}\n")), "{text}");
+    assert!(!text.contains("notes: the gateway"), "{text}");
     assert!(!text.contains(SECRET), "{text}");
 }
 
@@ -125,6 +133,12 @@ fn check_refuses_a_route_that_an_endpoint_hides_and_run_only_warns() {
     let done = cli_with(&path, &["check"], "");
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
     assert!(said(&done).contains("/login: hidden by the endpoint /login"), "{}", said(&done));
+    for path in ["/sessions/{of}", "/sessions/mine", "/password"] {
+        let setup = Setup::new(origin.address).and_routes(json!([{"path": path, "upstream": "app"}]));
+        let (file, _, _) = setup.write(folder.path());
+        let done = cli_with(&file, &["check"], "");
+        assert!(!done.status.success() && said(&done).contains(&format!("{path}: hidden by")), "{}", said(&done));
+    }
     let gateway = setup.start();
     assert!(gateway.output().contains("/login: hidden by the endpoint /login"), "{}", gateway.output());
 }
@@ -202,6 +216,8 @@ fn explain_tells_route_rule_and_verdict() {
         (vec!["explain", "GET", "/public/b/../a%2e"], "/public/a."),
         (vec!["explain", "GET", "/secret/x", "--token", &token], "alice"),
         (vec!["explain", "GET", "/admin/x", "--token", &token], "admin"),
+        (vec!["explain", "DELETE", "/sessions/1/"], "endpoint: /sessions/{id}, answered by the gateway"),
+        (vec!["explain", "POST", "/logout"], "endpoint: /logout, answered by the gateway"),
         (vec!["explain", "GET", "/nowhere"], "no_route"),
         (vec!["explain", "GET", "/public/%00"], "bad_path"),
     ] {

@@ -65,6 +65,7 @@ fn a_preflight_is_answered_here() {
         ("/split", PAGE, "HEAD", "GET, HEAD, POST, PUT"),
         ("/split", "https://other.example", "DELETE", "DELETE"),
         ("/login", PAGE, "POST", "POST"),
+        ("/sessions/1", PAGE, "DELETE", "DELETE"),
         ("/users", PAGE, "DELETE", "DELETE, GET, HEAD"),
     ] {
         let answer = preflight(target, page, asked)

@@ -37,6 +37,10 @@ fn a_locked_database() {
     std::thread::scope(|scope| {
         let logout = scope.spawn(|| log_out(&gateway, &doomed));
         let login = scope.spawn(|| post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public));
+        let others = ["/logout", "/logout/all", "/token/refresh"].map(|path| {
+            let token = if path == "/token/refresh" { &tokens.refresh } else { &tokens.access };
+            (path, scope.spawn(|| post(path).bearer(token).send(gateway.public)))
+        });
         let registration =
             scope.spawn(|| post("/registration").json(&credentials("bob", PASSWORD)).send(gateway.public));
         for _ in 0..50 {
@@ -45,8 +49,14 @@ fn a_locked_database() {
         assert_unavailable("logout", &logout.join().unwrap());
         assert_unavailable("login", &login.join().unwrap());
         assert_unavailable("registration", &registration.join().unwrap());
+        for (path, asked) in others {
+            assert_unavailable(path, &asked.join().unwrap());
+        }
+        let list = get("/sessions").bearer(&tokens.access).send(gateway.public);
+        assert_eq!(list.json()["sessions"].as_array().map(Vec::len), Some(1), "reading works");
     });
     assert_eq!(gateway.try_token(&doomed), 200, "a logout that was refused did not happen");
+    assert_eq!(gateway.try_token(&tokens.access), 200, "nor did that of a session");
 
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(log_out(&gateway, &doomed).status, 200);

@@ -84,6 +84,20 @@ fn a_logout_ends_the_streams_of_its_token_within_a_second() {
 }
 
 #[test]
+fn the_end_of_a_session_is_that_of_its_streams() {
+    let origin = events();
+    let gateway = Setup::new(origin.address).start();
+    gateway.register("alice");
+    for path in ["/logout", "/logout/all"] {
+        let tokens = gateway.login("alice");
+        let mut stream = listen(&gateway, "/secret/events", Some(&tokens.access));
+        let by = if path == "/logout" { &tokens.refresh } else { &tokens.access };
+        assert_eq!(post(path).bearer(by).send(gateway.public).status, 200);
+        assert!(lasts(&mut stream, LONG) < Duration::from_millis(1000), "{path}");
+    }
+}
+
+#[test]
 fn a_revocation_by_another_process_ends_streams_too() {
     let origin = events();
     let gateway = Setup::new(origin.address).start();

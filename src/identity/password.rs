@@ -1,0 +1,34 @@
+//! POST /password: a new password for whoever is logged in and knows the old one. All sessions end, and a fresh one begins.
+
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::accounts::{Exchange, Exchanged};
+use crate::identity::{Identity, Origin, answer, device, with_pair};
+use crate::message::{Body, Incoming, Rejection};
+use crate::tokens::TokenType;
+
+impl Identity {
+    pub(super) async fn change_password(
+        &self,
+        origin: Origin,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Response<Body>, Rejection> {
+        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+        let passwords = self.passwords(headers, body).await?;
+        let ticket = self.sessions.begin(device(origin, headers), origin.now);
+        let exchange = Exchange {
+            by: caller.warrant()?,
+            old: passwords.old,
+            new: passwords.new,
+            session: ticket.row(),
+            keep_until: self.sessions.keep_generation_until(origin.now),
+        };
+        let exchanged = self.accounts.change_password(exchange).await?;
+        // The token died, or the account changed, while the passwords were being hashed.
+        let Some(Exchanged { account, revocation }) = exchanged else { return Err(Rejection::TokenRevoked) };
+        self.sessions.apply(&[revocation], origin.now);
+        let pair = self.sessions.issue(&ticket, &account)?;
+        Ok(answer(StatusCode::OK, &with_pair("Password changed".into(), pair)))
+    }
+}

@@ -147,20 +147,22 @@ fn thirty_two_race_for_one_successor() {
     // An own session each round: more than 30 refreshes a minute are too many for one.
     let tokens: Vec<String> = (0..ROUNDS).map(|_| gateway.login("alice").refresh).collect();
     let barrier = Barrier::new(RACERS);
-    let won: Vec<Vec<(String, String)>> = std::thread::scope(|scope| {
+    let answers: Vec<Vec<_>> = std::thread::scope(|scope| {
         let racer = || {
             let mut connection = Connection::open(gateway.public);
-            let mut won = Vec::new();
-            for token in &tokens {
+            let race = |token: &String| {
                 barrier.wait();
-                let ask = post("/token/refresh").bearer(token);
-                won.push(tokens_of(&ask.send_on(&mut connection, gateway.public).unwrap()));
-            }
-            won
+                post("/token/refresh").bearer(token).send_on(&mut connection, gateway.public)
+            };
+            tokens.iter().map(race).collect()
         };
         let racers: Vec<_> = (0..RACERS).map(|_| scope.spawn(racer)).collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).collect()
     });
+    // Not before all have come in: who fails would keep the others waiting.
+    let tokens_of_all =
+        |racer: Vec<std::io::Result<Response>>| racer.into_iter().map(|answer| tokens_of(&answer.unwrap()));
+    let won: Vec<Vec<_>> = answers.into_iter().map(|racer| tokens_of_all(racer).collect()).collect();
     for (round, token) in tokens.iter().enumerate() {
         let successors: BTreeSet<&str> = won.iter().map(|racer| racer[round].1.as_str()).collect();
         assert_eq!(successors.len(), 1, "round {round}: the family forked");
@@ -186,15 +188,15 @@ fn two_gateways_on_one_database_give_one_successor() {
     for round in 0..10 {
         let token = first.login("alice").refresh;
         let barrier = Barrier::new(8);
-        let race = |index: usize| {
-            let gateway = if index < 4 { &first } else { &second };
+        let race = |gateway: &Gateway| {
             barrier.wait();
-            next(gateway, &token)
+            refresh(gateway, &token)
         };
         let successors: BTreeSet<String> = std::thread::scope(|scope| {
+            let gateways = [&first, &second].into_iter().cycle().take(8);
             let race = &race;
-            let racers: Vec<_> = (0..8).map(|index| scope.spawn(move || race(index))).collect();
-            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+            let racers: Vec<_> = gateways.map(|gateway| scope.spawn(move || race(gateway))).collect();
+            racers.into_iter().map(|racer| tokens_of(&racer.join().unwrap()).1).collect()
         });
         assert_eq!(successors.len(), 1, "round {round}: the family forked");
     }

@@ -333,15 +333,20 @@ fn storm(gateway: &Gateway, done: &AtomicBool, logouts: &Mutex<usize>) -> Vec<Is
         let body = answer.json();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         let refresh = text("refresh_token");
-        for _ in 0..3 {
+        let generation = &jwt::claims_of(&refresh)["gen"];
+        for _ in 0..20 {
             let after = *logouts.lock().unwrap();
             let answer = post("/token/refresh").bearer(&refresh).send_on(&mut connection, gateway.public).unwrap();
             match answer.status {
                 200 => {
                     let access = answer.json()["access_token"].as_str().unwrap().to_owned();
+                    assert_eq!(jwt::claims_of(&access)["gen"], *generation, "a dead token has a live successor");
                     issued.push(Issued { access, refresh: None, after });
                 }
-                401 => assert_eq!(answer.code(), "token_revoked"),
+                401 => {
+                    assert_eq!(answer.code(), "token_revoked");
+                    break;
+                }
                 _ => panic!("{answer:?}"),
             }
         }

@@ -102,5 +102,12 @@ step 'Revoke the refresh token as well' 200 'revoked' \
   -X POST -H "Authorization: Bearer $refresh" "$gateway/logout/refresh"
 step 'It refreshes nothing any more' 401 'token_revoked' \
   -X POST -H "Authorization: Bearer $refresh" "$gateway/token/refresh"
+step 'Log in again' 200 'access_token' -H "$json" -d "$credentials" "$gateway/login"
+access=$(token access_token)
+refresh=$(token refresh_token)
+step 'Log out: end the session, both tokens at once' 200 'Session ended' \
+  -X POST -H "Authorization: Bearer $access" "$gateway/logout"
+step 'The refresh token is dead as well' 401 'token_revoked' \
+  -X POST -H "Authorization: Bearer $refresh" "$gateway/token/refresh"
 
 printf '\nEvery step gave what it should. README.md tells how to put the gateway before your own application.\n'

@@ -16,5 +16,7 @@ CREATE TABLE rotation (
     successor TEXT NOT NULL,
     issued    INTEGER NOT NULL,
     expires   INTEGER NOT NULL,
+    -- How often it was turned in again within the grace.
+    racers    INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (session, token)
 ) STRICT, WITHOUT ROWID;

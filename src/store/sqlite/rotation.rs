@@ -18,6 +18,9 @@ const PACE: u32 = 30;
 /// ... within this many milliseconds, which begin with the first of them.
 const PACE_TIME: u32 = 60_000;
 
+/// So many who race for one successor count as one refresh, and any more as one each: no browser has so many tabs.
+const RACERS: u32 = 64;
+
 // ?10 is the key of the successor, or NULL where tokens do not rotate. A pace may begin a little in the future, because
 // requests overtake each other; one that begins far in it is of a clock that was set back.
 const PROCEED: &str = "UPDATE session SET last_used = ?4, expires = max(expires, ?5), newest = coalesce(?10, newest),
@@ -38,6 +41,8 @@ const NOTE: &str = "UPDATE session SET last_used = max(last_used, ?2), expires =
 const REMEMBER: &str = "INSERT INTO rotation (session, token, successor, issued, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const FORGET: &str = "DELETE FROM rotation WHERE session = ?1 AND issued <= ?2 AND token <> ?3";
+
+const RACE: &str = "UPDATE rotation SET racers = racers + 1 WHERE session = ?1 AND token = ?2 AND racers < ?3";
 
 const SUCCESSOR: &str = "SELECT successor, issued, expires FROM rotation WHERE session = ?1 AND token = ?2";
 
@@ -150,14 +155,19 @@ impl Refresh<'_> {
         if revocations::is_any_there(self.connection, [key, newest])? {
             return Ok(Refreshed::Refused);
         }
-        if in_grace(&successor) {
-            // Those who race for one successor count as one.
+        if in_grace(&successor) && self.race()? {
             let values = params![self.session.as_str(), self.by.at.millis(), self.by.expires.millis()];
             self.connection.prepare_cached(NOTE)?.execute(values)?;
         } else if !self.proceed(None)? {
             return Ok(self.look()?.map_or(Refreshed::Refused, State::too_often));
         }
         Ok(Refreshed::Granted(Some(successor)))
+    }
+
+    /// Whether there is room in the race for one successor.
+    fn race(&self) -> rusqlite::Result<bool> {
+        let values = params![self.session.as_str(), self.by.token.0, RACERS];
+        Ok(self.connection.prepare_cached(RACE)?.execute(values)? == 1)
     }
 
     fn successor(&self) -> rusqlite::Result<Option<Successor>> {

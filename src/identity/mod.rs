@@ -94,16 +94,14 @@ impl Endpoint {
 
     /// The endpoint at a canonical path, with or without one trailing slash.
     pub fn find(settings: &config::Identity, path: &str) -> Option<Self> {
-        let found = Self::ALL.into_iter().find(|endpoint| endpoint.parameter(settings, path).is_some())?;
+        let path = own_part(settings, path)?;
+        let found = Self::ALL.into_iter().find(|endpoint| endpoint.fit(path).is_some())?;
         let hidden = found == Self::Users && settings.users == UsersAccess::Off;
         (!hidden).then_some(found)
     }
 
-    /// What stands in the canonical path for the open segment of this endpoint, empty where it has none; `None`: the path
-    /// is not this endpoint's.
-    pub fn parameter<'a>(self, settings: &config::Identity, path: &'a str) -> Option<&'a str> {
-        let path = path.strip_prefix(settings.prefix.as_str())?;
-        let path = path.strip_suffix('/').unwrap_or(path);
+    /// What stands in `path` for the open segment of this endpoint, empty where it has none; `None`: it does not fit.
+    fn fit(self, path: &str) -> Option<&str> {
         match self.path().strip_suffix(Self::OPEN) {
             Some(stem) => path.strip_prefix(stem).filter(|segment| !segment.is_empty() && !segment.contains('/')),
             None => (path == self.path()).then_some(""),
@@ -137,6 +135,12 @@ impl Endpoint {
             | Self::Password => "POST",
         }
     }
+}
+
+/// A canonical path without the prefix and without one slash at its end.
+fn own_part<'a>(settings: &config::Identity, path: &'a str) -> Option<&'a str> {
+    let path = path.strip_prefix(settings.prefix.as_str())?;
+    Some(path.strip_suffix('/').unwrap_or(path))
 }
 
 /// Who asks, as far as the connection tells.
@@ -189,7 +193,7 @@ impl Identity {
             Endpoint::LogoutAll => self.log_out_everywhere(origin, &head.headers).await,
             Endpoint::Sessions => self.list_sessions(origin, &head.headers).await,
             Endpoint::Session => {
-                let id = endpoint.parameter(&self.settings, path).unwrap_or_default();
+                let id = own_part(&self.settings, path).and_then(|path| endpoint.fit(path)).unwrap_or_default();
                 self.end_session(id, origin, &head.headers).await
             }
             Endpoint::Password => self.change_password(origin, &head.headers, body).await,

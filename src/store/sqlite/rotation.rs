@@ -144,7 +144,9 @@ impl Refresh<'_> {
     /// For a token that was turned in before; `newest` is the one to be used next.
     fn repeat(&self, newest: Key, grace: Duration) -> rusqlite::Result<Refreshed> {
         let found = self.successor()?.map(|successor| (Key::token(None, successor.token.as_str()), successor));
-        let in_grace = |successor: &Successor| self.by.at < successor.issued + grace;
+        // Either way: a clock that was set back is no longer grace.
+        let apart = |one: UnixTime, other: UnixTime| one.since(other).max(other.since(one));
+        let in_grace = |successor: &Successor| apart(self.by.at, successor.issued) < grace;
         let Some((key, successor)) = found.filter(|(key, successor)| *key == newest || in_grace(successor)) else {
             return Ok(match sessions::end(self.connection, self.session, self.by.at)? {
                 Some(revocation) => Refreshed::Reused(revocation),

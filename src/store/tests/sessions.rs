@@ -181,6 +181,17 @@ async fn what_was_turned_in_long_ago_is_forgotten_but_not_forgiven() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_set_back_is_no_longer_grace() {
+    on_each_store(async |store| {
+        let family = Family::begin(store).await;
+        assert_eq!(family.turn_in("0", "1", 1000).await, got("1", 1000));
+        assert_eq!(family.turn_in("1", "2", 1001).await, got("2", 1001));
+        assert!(matches!(family.turn_in("0", "x", 500).await, Refreshed::Reused(_)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_logout_of_the_successor_is_one_of_those_before_it() {
     on_each_store(async |store| {
         let family = Family::begin(store).await;

@@ -156,12 +156,12 @@ class Token:
     text: str
 
 
-def sign(subject: str) -> Token:
-    """An access token as flask-jwt-extended makes it, which every program here accepts."""
+def sign(subject: str, **others) -> Token:
+    """An access token as flask-jwt-extended makes it, which every program here accepts; with other claims besides."""
     now = int(time.time())
     jti = str(uuid.uuid4())
     claims = {"fresh": False, "iat": now, "jti": jti, "type": "access", "sub": subject, "nbf": now,
-              "exp": now + LIFETIME}
+              "exp": now + LIFETIME, **others}
     signed = part({"alg": "HS256", "typ": "JWT"}) + b"." + part(claims)
     signature = hmac.digest(SECRET.encode(), signed, hashlib.sha256)
     return Token(jti, (signed + b"." + encoded(signature)).decode())

@@ -269,6 +269,7 @@ store:
 tokens:
   secret: {secret}
   access_ttl: 1h
+identity: {{refresh_rotation: {{enabled: {rotating}}}}}
 upstreams:
   app:
     servers: [http://127.0.0.1:{origin}]
@@ -285,7 +286,8 @@ class Portcullis(Server):
     """The gateway, ready, over an empty store or over one that was prepared."""
 
     def __init__(self, binary: Path, origin: Server, name: str = "portcullis", *, workers: int = 1, logs: bool = False,
-                 cpus: set[int] | None = MEASURED_CPU, database: Path | None = None, speaks: str = "http"):
+                 cpus: set[int] | None = MEASURED_CPU, database: Path | None = None, speaks: str = "http",
+                 rotating: bool = False):
         folder, port, admin = fresh_folder(name), free_port(), free_port()
         self.database = database or folder / "portcullis.db"
         config = folder / "gateway.yaml"
@@ -295,6 +297,7 @@ class Portcullis(Server):
             certificate = f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}"
         config.write_text(PORTCULLIS.format(port=port, admin=admin, workers=workers, access=str(logs).lower(),
                                             database=self.database, secret=SECRET, origin=origin.port,
+                                            rotating=str(rotating).lower(),
                                             tls=str(speaks == "https").lower(), certificate=certificate))
         begin = time.monotonic()
         super().__init__(name, [binary, "run", "--config", config], port, admin=admin, cpus=cpus, piped=logs,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Setup, await_that};
+use crate::harness::{Dice, Gateway, Setup, await_that};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Connection, Response, get, post};
@@ -242,6 +242,44 @@ fn a_logout_ends_the_whole_family() {
         assert_eq!(post(path).bearer(&second).send(gateway.public).status, 200);
         for token in [&first, &second] {
             assert_eq!(refresh(&gateway, token).code(), "token_revoked", "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_logout_amid_refreshes_leaves_nothing_alive() {
+    let (_origin, gateway) = started("10s");
+    gateway.register("alice");
+    let mut dice = Dice::new();
+    for round in 0..20 {
+        let tokens = gateway.login("alice");
+        // Each follows the family from its beginning until it is dead.
+        let follow = || {
+            let (mut connection, mut token, mut won) =
+                (Connection::open(gateway.public), tokens.refresh.clone(), vec![]);
+            loop {
+                let answer = post("/token/refresh").bearer(&token).send_on(&mut connection, gateway.public).unwrap();
+                match answer.status {
+                    200 => won.push(tokens_of(&answer)),
+                    429 => std::thread::yield_now(),
+                    _ => return (won, answer),
+                }
+                token = won.last().map_or(token, |(_, refresh)| refresh.clone());
+            }
+        };
+        let (logout, followed) = std::thread::scope(|scope| {
+            let followers: Vec<_> = (0..4).map(|_| scope.spawn(follow)).collect();
+            std::thread::sleep(Duration::from_micros(dice.below(20_000)));
+            let logout = post("/logout").bearer(&tokens.access).send(gateway.public);
+            (logout, followers.into_iter().map(|follower| follower.join().unwrap()).collect::<Vec<_>>())
+        });
+        assert_eq!(logout.status, 200, "round {round}: {logout:?}");
+        for (won, last) in followed {
+            assert_eq!(last.code(), "token_revoked", "round {round}: {last:?}");
+            for (access, refresh_token) in won {
+                assert_eq!(gateway.try_token(&access), 401, "round {round}: an access token lives");
+                assert_eq!(refresh(&gateway, &refresh_token).code(), "token_revoked", "round {round}");
+            }
         }
     }
 }

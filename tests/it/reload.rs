@@ -19,7 +19,7 @@ fn foreign(subject: &str) -> String {
 }
 
 /// Rewrites gateway.yaml.
-fn edit(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
+pub fn edit(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
     let text = std::fs::read_to_string(&gateway.config).unwrap();
     let mut config = serde_json::from_str(&text).unwrap();
     change(&mut config);
@@ -36,7 +36,8 @@ fn reloads(gateway: &Gateway) -> (u32, u32) {
     (count("success"), count("failure"))
 }
 
-fn reload(gateway: &Gateway) {
+/// Has it taken up.
+pub fn reload(gateway: &Gateway) {
     let (before, _) = reloads(gateway);
     gateway.signal("HUP");
     await_that("the reload is done", || reloads(gateway).0 > before);

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::harness::{Dice, Gateway, Setup, await_that};
 use crate::jwt;
 use crate::origin::Origin;
+use crate::reload::{edit, reload};
 use crate::wire::{Connection, Response, get, post};
 
 fn setup(origin: &Origin, grace: &str) -> Setup {
@@ -205,17 +206,19 @@ fn two_gateways_on_one_database_give_one_successor() {
 #[test]
 fn a_session_goes_on_when_rotation_is_switched_on_and_off() {
     let origin = Origin::start();
-    let plain = Setup::new(origin.address);
-    let rotating = setup(&origin, "0s");
-    let mut gateway = plain.clone().start();
+    let gateway = Setup::new(origin.address).start();
+    let switch = |enabled: bool| {
+        edit(&gateway, |config| {
+            config["identity"]["refresh_rotation"] = json!({"enabled": enabled, "grace": "0s"});
+        });
+        reload(&gateway);
+    };
     let tokens = gateway.register("alice");
     assert!(refresh(&gateway, &tokens.refresh).json()["refresh_token"].is_null());
-    gateway.kill();
-    let mut gateway = rotating.start_in(gateway.folder.clone());
+    switch(true);
     let second = next(&gateway, &tokens.refresh);
     let third = next(&gateway, &second);
-    gateway.kill();
-    let gateway = plain.start_in(gateway.folder.clone());
+    switch(false);
     let answer = refresh(&gateway, &third);
     assert_eq!((answer.status, answer.json()["refresh_token"].is_null()), (200, true), "{answer:?}");
     assert_eq!(gateway.try_token(&tokens.access), 200);

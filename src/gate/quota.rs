@@ -12,6 +12,7 @@ use governor::{Quota as Pace, RateLimiter};
 
 use crate::config::{Rate, Route};
 use crate::message::Rejection;
+use crate::model::Household;
 use crate::sessions::Caller;
 
 /// The quotas of all routes.
@@ -73,7 +74,9 @@ impl Quota {
 
     /// Stands for the caller, or else for the address. Random, so that nobody can choose whose quota he shares.
     fn key(&self, caller: Option<&Caller>, address: IpAddr) -> u64 {
-        let Some(claims) = caller.map(Caller::claims) else { return self.keys.hash_one((false, household(address))) };
+        let Some(claims) = caller.map(Caller::claims) else {
+            return self.keys.hash_one((false, Household::of(address)));
+        };
         let issuer = claims.all.get("iss").and_then(serde_json::Value::as_str);
         self.keys.hash_one((true, issuer, &*claims.subject))
     }
@@ -90,14 +93,6 @@ impl Quota {
         if self.limiter.len() < before / 2 {
             self.limiter.shrink_to_fit();
         }
-    }
-}
-
-/// The address, of IPv6 its first 64 bits: one customer has all the others.
-fn household(address: IpAddr) -> (bool, u64) {
-    match address {
-        IpAddr::V4(address) => (false, u64::from(address.to_bits())),
-        IpAddr::V6(address) => (true, u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
     }
 }
 

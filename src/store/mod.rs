@@ -4,6 +4,7 @@
 //! on the disk. One whose future is dropped may still take effect. Times are parameters: the store reads no clock.
 
 mod revocation;
+mod attempt;
 pub mod flask;
 mod session;
 mod sqlite;
@@ -16,6 +17,7 @@ use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, Role, Username};
 use crate::secret::Secret;
 
+pub use attempt::{Attempt, Receipt, Tallies, Tally};
 pub use revocation::{Key, Kind, Revocation};
 pub use session::{
     Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,

@@ -11,6 +11,7 @@ mod rotation;
 mod revocations;
 mod import;
 mod cut;
+mod attempts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -81,6 +82,11 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         self.0.writer.ask(&self.0.path, work).await
+    }
+
+    /// Has `work` done without waiting for it: what is asked of the writer next shares its commit. A failure is logged.
+    fn post(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) {
+        self.0.writer.post(&self.0.path, work);
     }
 
     async fn seek<T: Send + 'static>(

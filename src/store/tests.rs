@@ -1,6 +1,7 @@
 //! The store's contract: every kind of store passes each of these.
 
 mod sessions;
+mod attempts;
 
 use std::time::Duration;
 

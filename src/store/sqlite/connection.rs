@@ -19,9 +19,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_ID: i64 = 0x504f_5254;
 
 /// The schema's steps, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_sessions.sql"),
+    include_str!("../migrations/0004_attempts.sql"),
     include_str!("../migrations/0005_import.sql"),
 ];
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Store;
+use super::{Store, attempts};
 use crate::clock::UnixTime;
 use crate::model::Generation;
 use crate::store::{Error, Key, Kind, RETENTION, Revocation};
@@ -89,7 +89,8 @@ impl Store {
             let left = bound(limit.saturating_sub(purged));
             // A token is honoured a little beyond its end, for the sake of clocks, and so is its session.
             let expired = (now - RETENTION).millis();
-            Ok(purged + connection.prepare_cached(PURGE_SESSIONS)?.execute([expired, left])?)
+            let purged = purged + connection.prepare_cached(PURGE_SESSIONS)?.execute([expired, left])?;
+            Ok(purged + attempts::purge(connection, now, bound(limit.saturating_sub(purged)))?)
         })
         .await
     }

@@ -80,15 +80,37 @@ impl Worker {
             });
             Outcome { error, answer }
         });
-        self.queue.try_send(Message::Job(job)).map_err(|error| match error {
-            TrySendError::Full(_) => Error::Busy,
-            TrySendError::Disconnected(_) => Error::Closed,
-        })?;
+        self.enqueue(job)?;
         // A disk that hangs must not hang those who ask. What they asked for may still be done.
         match tokio::time::timeout(PATIENCE, receiver).await {
             Ok(answer) => answer.unwrap_or(Err(Error::Closed)),
             Err(_) => Err(Error::Busy),
         }
+    }
+
+    /// Has `work` done by the thread, and waits for nothing. A failure is logged.
+    pub(super) fn post(
+        &self,
+        path: &Arc<Path>,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        let path = Arc::clone(path);
+        let job = Box::new(move |connection: Result<&Connection, Error>| {
+            let result = connection.and_then(|connection| work(connection).map_err(|error| classify(error, &path)));
+            let error = result.err();
+            let own = error.clone();
+            Outcome { error, answer: Box::new(move |undone| own.or(undone).iter().for_each(warn)) }
+        });
+        if let Err(error) = self.enqueue(job) {
+            warn(&error);
+        }
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), Error> {
+        self.queue.try_send(Message::Job(job)).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => Error::Closed,
+        })
     }
 
     /// Lets the thread finish what is queued, and waits for its end.
@@ -99,6 +121,10 @@ impl Worker {
             drop(thread.join());
         }
     }
+}
+
+fn warn(error: &Error) {
+    tracing::warn!(%error, "a small change was not written; nobody waits for it");
 }
 
 /// Answers one job after the other. `openings` counts the connections.

@@ -1,0 +1,70 @@
+//! What is counted against those who guess passwords.
+
+use crate::clock::UnixTime;
+use crate::model::Household;
+use crate::store::Key;
+
+/// Someone tries a password, or to register.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The name exactly as it was typed, whether there is such an account or not; none for a registration.
+    pub name: Option<&'a str>,
+    /// From where.
+    pub address: Household,
+    /// Now.
+    pub at: UnixTime,
+}
+
+/// What is counted against one account, one address, or one account at an address that is known to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Attempts that failed, and those whose outcome is not known yet.
+    pub failures: u32,
+    /// When the next one may be made, if there were too many.
+    pub until: UnixTime,
+    /// When all of this is forgotten.
+    pub forget: UnixTime,
+}
+
+/// The two counters that an attempt meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Of the account, or of the account at this address where the address is known to it.
+    pub account: Option<Tally>,
+    /// Of the address.
+    pub address: Option<Tally>,
+}
+
+/// What counting an attempt has written, so that a success can take it back.
+#[derive(Debug)]
+pub struct Receipt {
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One counter before and after.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub place: Place,
+    pub before: Option<Tally>,
+    pub after: Tally,
+}
+
+/// Where a counter stands: an empty part does not count.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub account: Vec<u8>,
+    pub address: Vec<u8>,
+}
+
+impl Place {
+    /// Of an account, at `address` alone or anywhere. Names may be long; their keys are not.
+    pub fn account(name: &str, address: Option<Household>) -> Self {
+        let address = address.map(|address| address.bytes().to_vec()).unwrap_or_default();
+        Self { account: Key::subject(None, name).0.to_vec(), address }
+    }
+
+    /// Of an address.
+    pub fn address(address: Household) -> Self {
+        Self { account: Vec::new(), address: address.bytes().to_vec() }
+    }
+}

@@ -1,0 +1,193 @@
+//! Attempts: counted before a password is looked at, taken back when it was right, so that no two slip through at once.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Store;
+use crate::clock::UnixTime;
+use crate::model::{AccountId, Household};
+use crate::store::attempt::{Entry, Place};
+use crate::store::{Attempt, Error, Receipt, Tallies, Tally};
+
+/// Addresses that are remembered for an account: those that were used last.
+const KNOWN_ADDRESSES: u32 = 16;
+
+const IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM account JOIN known_address ON known_address.account = account.id
+    WHERE username = ?1 AND address = ?2 AND expires > ?3)";
+
+const FIND: &str = "SELECT failures, until, forget FROM attempt WHERE account = ?1 AND address = ?2";
+
+const PUT: &str = "INSERT INTO attempt (account, address, failures, until, forget) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (account, address)
+    DO UPDATE SET failures = excluded.failures, until = excluded.until, forget = excluded.forget";
+
+// Times come back only where nobody has counted since.
+const TAKE_BACK: &str = "UPDATE attempt SET failures = failures - 1,
+    until = CASE WHEN until = ?3 AND forget = ?4 THEN ?5 ELSE until END,
+    forget = CASE WHEN until = ?3 AND forget = ?4 THEN ?6 ELSE forget END
+    WHERE account = ?1 AND address = ?2";
+
+const DROP_EMPTY: &str = "DELETE FROM attempt WHERE account = ?1 AND address = ?2 AND failures <= 0";
+
+const REMEMBER: &str = "INSERT INTO known_address (account, address, expires)
+    SELECT id, ?2, ?3 FROM account WHERE id = ?1
+    ON CONFLICT (account, address) DO UPDATE SET expires = excluded.expires";
+
+const TRIM: &str = "DELETE FROM known_address WHERE account = ?1 AND address IN
+    (SELECT address FROM known_address WHERE account = ?1 ORDER BY expires DESC LIMIT -1 OFFSET ?2)";
+
+const UNLOCK_ACCOUNT: &str = "DELETE FROM attempt WHERE account = ?1";
+
+const UNLOCK_ADDRESS: &str = "DELETE FROM attempt WHERE address = ?1";
+
+const PURGE: &str = "DELETE FROM attempt WHERE (account, address) IN
+    (SELECT account, address FROM attempt WHERE forget <= ?1 LIMIT ?2)";
+
+const PURGE_KNOWN: &str = "DELETE FROM known_address WHERE (account, address) IN
+    (SELECT account, address FROM known_address WHERE expires <= ?1 LIMIT ?2)";
+
+impl Store {
+    /// What is counted against an attempt.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn find_tallies(&self, attempt: Attempt<'_>) -> Result<Tallies, Error> {
+        let (name, address, at) = (attempt.name.map(str::to_owned), attempt.address, attempt.at);
+        self.seek(move |connection| {
+            let attempt = Attempt { name: name.as_deref(), address, at };
+            let (account, address) = places(connection, attempt)?;
+            let account = account.map_or(Ok(None), |place| find(connection, &place))?;
+            Ok(Tallies { account, address: find(connection, &address)? })
+        })
+        .await
+    }
+
+    /// Counts an attempt as `judge` says, which is given what is counted against it and returns what is to stand there:
+    /// nothing of others comes in between. Where `judge` refuses, nothing is written.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_attempt<R: Send + 'static>(
+        &self,
+        attempt: Attempt<'_>,
+        judge: impl FnOnce(Tallies) -> Result<Tallies, R> + Send + 'static,
+    ) -> Result<Result<Receipt, R>, Error> {
+        let (name, address, at) = (attempt.name.map(str::to_owned), attempt.address, attempt.at);
+        self.write(move |connection| {
+            let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
+            let seen = Tallies {
+                account: account.as_ref().map_or(Ok(None), |place| find(connection, place))?,
+                address: find(connection, &address)?,
+            };
+            let next = match judge(seen) {
+                Ok(next) => next,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let mut entries = Vec::new();
+            for (place, before, after) in
+                [(account, seen.account, next.account), (Some(address), seen.address, next.address)]
+            {
+                if let (Some(place), Some(after)) = (place, after) {
+                    put(connection, &place, after)?;
+                    entries.push(Entry { place, before, after });
+                }
+            }
+            Ok(Ok(Receipt { entries }))
+        })
+        .await
+    }
+
+    /// Takes back what an attempt has counted, because it did not fail. Nobody waits for it: it is committed with what is
+    /// asked for next.
+    pub fn take_back_attempt(&self, receipt: Receipt, at: UnixTime) {
+        self.post(move |connection| take_back(connection, &receipt, at));
+    }
+
+    /// Remembers that an account was entered from an address, which is then known to it until `expires`, and takes back
+    /// what the attempt has counted. Nobody waits for it, as with [`Store::take_back_attempt`].
+    pub fn remember_address(
+        &self,
+        account: AccountId,
+        address: Household,
+        (at, expires): (UnixTime, UnixTime),
+        receipt: Option<Receipt>,
+    ) {
+        self.post(move |connection| {
+            receipt.map_or(Ok(()), |receipt| take_back(connection, &receipt, at))?;
+            let values = params![account.0, address.bytes(), expires.millis()];
+            connection.prepare_cached(REMEMBER)?.execute(values)?;
+            connection.prepare_cached(TRIM)?.execute(params![account.0, KNOWN_ADDRESSES])?;
+            Ok(())
+        });
+    }
+
+    /// Clears what is counted against an account, known or not, from everywhere; how many counters there were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unlock_account(&self, name: &str) -> Result<usize, Error> {
+        let place = Place::account(name, None);
+        self.write(move |connection| connection.prepare_cached(UNLOCK_ACCOUNT)?.execute([place.account])).await
+    }
+
+    /// Clears what is counted against an address; how many counters there were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unlock_address(&self, address: Household) -> Result<usize, Error> {
+        self.write(move |connection| connection.prepare_cached(UNLOCK_ADDRESS)?.execute([address.bytes()])).await
+    }
+}
+
+/// The counters that an attempt meets: of the account, if it names one, and of the address.
+fn places(connection: &Connection, attempt: Attempt<'_>) -> rusqlite::Result<(Option<Place>, Place)> {
+    let address = Place::address(attempt.address);
+    let Some(name) = attempt.name else { return Ok((None, address)) };
+    let values = params![name, attempt.address.bytes(), attempt.at.millis()];
+    let known: bool = connection.prepare_cached(IS_KNOWN)?.query_row(values, |row| row.get(0))?;
+    Ok((Some(Place::account(name, known.then_some(attempt.address))), address))
+}
+
+fn find(connection: &Connection, place: &Place) -> rusqlite::Result<Option<Tally>> {
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Tally {
+            failures: row.get(0)?,
+            until: UnixTime::from_millis(row.get(1)?),
+            forget: UnixTime::from_millis(row.get(2)?),
+        })
+    };
+    connection.prepare_cached(FIND)?.query_row(params![place.account, place.address], read).optional()
+}
+
+fn put(connection: &Connection, place: &Place, tally: Tally) -> rusqlite::Result<()> {
+    connection.prepare_cached(PUT)?.execute(params![
+        place.account,
+        place.address,
+        tally.failures,
+        tally.until.millis(),
+        tally.forget.millis()
+    ])?;
+    Ok(())
+}
+
+fn take_back(connection: &Connection, receipt: &Receipt, at: UnixTime) -> rusqlite::Result<()> {
+    for Entry { place, before, after } in &receipt.entries {
+        let (until, forget) = before.map_or((at, after.forget), |before| (before.until, before.forget));
+        connection.prepare_cached(TAKE_BACK)?.execute(params![
+            place.account,
+            place.address,
+            after.until.millis(),
+            after.forget.millis(),
+            until.millis(),
+            forget.millis()
+        ])?;
+        connection.prepare_cached(DROP_EMPTY)?.execute(params![place.account, place.address])?;
+    }
+    Ok(())
+}
+
+/// Deletes what is forgotten at `now`, at most `limit` rows; how many it was.
+pub(super) fn purge(connection: &Connection, now: UnixTime, limit: i64) -> rusqlite::Result<usize> {
+    let purged = connection.prepare_cached(PURGE)?.execute([now.millis(), limit])?;
+    let left = limit - i64::try_from(purged).unwrap_or(limit);
+    Ok(purged + connection.prepare_cached(PURGE_KNOWN)?.execute([now.millis(), left])?)
+}

@@ -269,7 +269,10 @@ store:
 tokens:
   secret: {secret}
   access_ttl: 1h
-identity: {{refresh_rotation: {{enabled: {rotating}}}}}
+# All clients are at one address here.
+identity:
+  attempts: {{per_account: "off", per_address: "off"}}
+  refresh_rotation: {{enabled: {rotating}}}
 upstreams:
   app:
     servers: [http://127.0.0.1:{origin}]

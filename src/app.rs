@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::accounts::{Accounts, HashError, Hasher};
+use crate::accounts::{Accounts, HashError, Hasher, Refusals};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{Answerers, Gate, Worker, route};
@@ -69,6 +69,7 @@ struct Lasting {
     blocklist: Blocklist,
     freshness: Freshness,
     hasher: Hasher,
+    refusals: Refusals,
     metrics: Metrics,
     access: access::Writer,
 }
@@ -91,6 +92,7 @@ impl App {
             blocklist: feed.blocklist().clone(),
             freshness: feed.freshness().clone(),
             hasher: Hasher::start(config.identity.password.argon2, cores())?,
+            refusals: Refusals::default(),
             store,
             metrics,
             access,
@@ -152,6 +154,7 @@ impl App {
         self.lasting.metrics.read_servers(edition.gate.upstreams().states());
         self.lasting.metrics.encode(Reading {
             connections,
+            attempts: self.lasting.refusals.counts(),
             revocations: self.lasting.blocklist.count(),
             store_up: freshness.is_reachable(),
             feed_silence: freshness.silence(),
@@ -172,7 +175,8 @@ impl Lasting {
         let truth =
             Truth { store: self.store.clone(), blocklist: self.blocklist.clone(), freshness: self.freshness.clone() };
         let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
-        let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), config.identity.password);
+        let refusals = self.refusals.clone();
+        let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), refusals, &config.identity);
         let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
         let past = previous.map(|previous| previous.gate.upstreams());
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;

@@ -2,6 +2,10 @@
 
 mod legacy;
 mod password;
+mod attempts;
+
+use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config;
@@ -10,9 +14,11 @@ use crate::secret::Secret;
 use crate::store::{self, NewAccount, NewPassword, NewSession, Registered, Revocation, Store, Warrant};
 
 pub use crate::store::Account;
-
+pub use attempts::Refusals;
 pub use legacy::{Legacy, Unusable};
 pub use password::{Error as HashError, Hasher};
+
+use attempts::{Guard, Try};
 use password::{Stored, Verdict};
 
 /// The longest password, in bytes.
@@ -39,6 +45,9 @@ pub enum Error {
         /// Whether there is an account of that name at all.
         known: bool,
     },
+    /// There were too many attempts; how long until the next one may be made. The password was not looked at.
+    #[error("too many attempts")]
+    TooManyAttempts(Duration),
     /// The hashing threads.
     #[error(transparent)]
     Hash(#[from] HashError),
@@ -57,6 +66,8 @@ pub struct Applicant<'a> {
     pub roles: Vec<Role>,
     /// Its first session, made in the same transaction.
     pub session: Option<NewSession>,
+    /// From where, if that counts.
+    pub address: Option<IpAddr>,
     /// Now.
     pub at: UnixTime,
 }
@@ -73,6 +84,8 @@ pub struct Exchange {
     pub session: NewSession,
     /// Until when the end of the others must be kept.
     pub keep_until: UnixTime,
+    /// From where he asks.
+    pub address: IpAddr,
 }
 
 /// A password that was changed.
@@ -81,6 +94,18 @@ pub struct Exchanged {
     pub account: Account,
     /// The end of all older tokens, which the store has already committed.
     pub revocation: Revocation,
+}
+
+/// Someone who says that an account is his.
+pub struct Attempt<'a> {
+    /// Its name, not yet judged.
+    pub username: &'a str,
+    /// Its password, not yet judged.
+    pub password: Secret,
+    /// From where.
+    pub address: IpAddr,
+    /// Now.
+    pub now: UnixTime,
 }
 
 /// What may be changed about an account. Each ends all its tokens.
@@ -101,12 +126,14 @@ pub struct Accounts {
     store: Store,
     hasher: Hasher,
     rules: config::Password,
+    guard: Guard,
 }
 
 impl Accounts {
-    /// Builds the part.
-    pub fn new(store: Store, hasher: Hasher, rules: config::Password) -> Self {
-        Self { store, hasher, rules }
+    /// Builds the part; `refusals` counts the attempts that it refuses.
+    pub fn new(store: Store, hasher: Hasher, refusals: Refusals, settings: &config::Identity) -> Self {
+        let guard = Guard::new(store.clone(), settings.attempts, refusals);
+        Self { store, hasher, rules: settings.password, guard }
     }
 
     /// Checks the rules for a name and a password that are about to be set.
@@ -129,30 +156,65 @@ impl Accounts {
         Ok(())
     }
 
-    /// Makes an account.
+    /// Makes an account. One that comes from an address counts against it, whatever becomes of it.
     ///
     /// # Errors
-    /// The rule that is broken, [`Error::Taken`], a full queue, the store.
+    /// The rule that is broken, [`Error::Taken`], [`Error::TooManyAttempts`], a full queue, the store.
     pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
-        let Applicant { username, password, roles, session, at } = applicant;
+        let Applicant { username, password, roles, session, address, at } = applicant;
         let username = self.check_rules(username, &password)?;
+        let receipt = match address {
+            Some(address) => self.guard.admit(Try { name: None, address, at }).await?,
+            None => None,
+        };
         // A look before the hash: a taken name should not cost 13 ms. The insert decides.
         if self.store.find_account(&username).await?.is_some() {
             return Err(Error::Taken(username));
         }
-        let hash = self.hasher.hash(password).await?;
+        let hash = match self.hasher_for(address).hash(password).await {
+            Ok(hash) => hash,
+            Err(error) => {
+                self.guard.note(&error);
+                self.guard.take_back(receipt, at);
+                return Err(error.into());
+            }
+        };
         let account = NewAccount { username: username.clone(), hash, roles, at };
         match self.store.register(account, session).await? {
-            Registered::Created(account) => Ok(account),
+            Registered::Created(account) => {
+                if let Some(address) = address {
+                    self.guard.welcome(account.id, (address, at), None);
+                }
+                Ok(account)
+            }
             Registered::Taken => Err(Error::Taken(username)),
         }
     }
 
     /// The account of that name, when the password is its own. An unknown name and a disabled account cost the same.
+    /// Failures are counted, and beyond what is free the next attempt has to wait.
     ///
     /// # Errors
-    /// [`Error::WrongCredentials`], a full queue, the store.
-    pub async fn authenticate(&self, username: &str, password: Secret) -> Result<Account, Error> {
+    /// [`Error::WrongCredentials`], [`Error::TooManyAttempts`], a full queue, the store.
+    pub async fn authenticate(&self, attempt: Attempt<'_>) -> Result<Account, Error> {
+        let (address, at) = (attempt.address, attempt.now);
+        let receipt = self.guard.admit(Try { name: Some(attempt.username), address, at }).await?;
+        match self.recognise(attempt).await {
+            Ok(account) => {
+                self.guard.welcome(account.id, (address, at), receipt);
+                Ok(account)
+            }
+            Err(wrong @ Error::WrongCredentials { .. }) => Err(wrong),
+            // Whether it was right remains unknown.
+            Err(outage) => {
+                self.guard.take_back(receipt, at);
+                Err(outage)
+            }
+        }
+    }
+
+    async fn recognise(&self, attempt: Attempt<'_>) -> Result<Account, Error> {
+        let Attempt { username, password, address, .. } = attempt;
         // A name or password that breaks a rule cannot be an account's: it is just wrong, and must not be hashed whole.
         let account = match Username::parse(username) {
             Ok(username) => self.store.find_account(&username).await?,
@@ -165,7 +227,8 @@ impl Accounts {
         let account = account.filter(|account| !account.disabled && !oversized);
         let hash = account.as_ref().map(|account| account.hash.clone());
         let old = self.store.find_old_hash(username).await?;
-        let verdict = self.hasher.verify(offered, Stored { hash, old }).await?;
+        let verdict = self.hasher_for(Some(address)).verify(offered, Stored { hash, old }).await;
+        let verdict = verdict.inspect_err(|error| self.guard.note(error))?;
         match (account, verdict) {
             (Some(account), Verdict::Right) => Ok(account),
             (Some(account), Verdict::RightButOutdated) => {
@@ -180,18 +243,26 @@ impl Accounts {
     /// one transaction. `None`, and nothing done, when the token is dead or the account has changed meanwhile.
     ///
     /// # Errors
-    /// A new password that breaks a rule, [`Error::WrongCredentials`] for the old one, a full queue, the store.
+    /// A new password that breaks a rule; for the old one [`Error::WrongCredentials`] and [`Error::TooManyAttempts`]; a full
+    /// queue, the store.
     pub async fn change_password(&self, exchange: Exchange) -> Result<Option<Exchanged>, Error> {
-        let Exchange { by, old, new, session, keep_until } = exchange;
+        let Exchange { by, old, new, session, keep_until, address } = exchange;
         self.check_password(&new)?;
-        let account = self.authenticate(by.username.as_str(), old).await?;
-        let hash = self.hasher.hash(new).await?;
+        let attempt = Attempt { username: by.username.as_str(), password: old, address, now: session.at };
+        let account = self.authenticate(attempt).await?;
+        let hash = self.hasher_for(Some(address)).hash(new).await.inspect_err(|error| self.guard.note(error))?;
         let new = NewPassword { account: account.id, generation: account.generation, hash, session };
         let revocation = self.store.set_own_hash(by, new, keep_until).await?;
         Ok(revocation.map(|revocation| {
             let account = Account { generation: revocation.generation, ..account };
             Exchanged { account, revocation }
         }))
+    }
+
+    /// The hashing threads, as one client may use them.
+    fn hasher_for(&self, address: Option<IpAddr>) -> Hasher {
+        let address = address.filter(|_| self.guard.minds_addresses());
+        address.map_or_else(|| self.hasher.clone(), |address| self.hasher.on_behalf_of(address))
     }
 
     /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one

@@ -1,7 +1,9 @@
 //! Password hashes: argon2id on threads of its own, with a bounded queue, so that a login storm starves nobody.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt};
@@ -10,10 +12,14 @@ use tokio::sync::oneshot;
 
 use crate::accounts::legacy::Legacy;
 use crate::config;
+use crate::model::Household;
 use crate::secret::Secret;
 
 /// Jobs that may wait for each thread: about half a second with the default parameters.
 const QUEUE_PER_THREAD: usize = 32;
+
+/// The part of the queue that one address may hold.
+const SHARE: usize = 4;
 
 /// How much the threads yield to those that forward requests (see nice(2)).
 const NICENESS: i32 = 10;
@@ -24,6 +30,9 @@ pub enum Error {
     /// The queue is full.
     #[error("too many passwords are waiting to be hashed")]
     Busy,
+    /// The address has its share of the queue.
+    #[error("too many passwords of this address are waiting to be hashed")]
+    Crowded,
     /// The threads are gone, because the program ends.
     #[error("the hashing threads have ended")]
     Ended,
@@ -63,10 +72,51 @@ pub struct Stored {
     pub old: Option<Secret>,
 }
 
+/// How many places of the queue each address holds.
+#[derive(Clone, Default)]
+struct Crowd(Arc<Mutex<HashMap<Household, usize>>>);
+
+/// A place in the queue, held until it is dropped.
+struct Place {
+    crowd: Crowd,
+    of: Household,
+}
+
+impl Crowd {
+    fn places(&self) -> MutexGuard<'_, HashMap<Household, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, unless there are `most` already.
+    fn enter(&self, of: Household, most: usize) -> Option<Place> {
+        let mut places = self.places();
+        let held = places.get(&of).copied().unwrap_or_default();
+        if held >= most {
+            return None;
+        }
+        places.insert(of, held + 1);
+        Some(Place { crowd: self.clone(), of })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.crowd.places();
+        match places.get(&self.of).copied() {
+            Some(held) if held > 1 => places.insert(self.of, held - 1),
+            Some(_) | None => places.remove(&self.of),
+        };
+    }
+}
+
 /// The front of the hashing threads.
 #[derive(Clone)]
 pub struct Hasher {
-    queue: SyncSender<Job>,
+    queue: SyncSender<(Job, Option<Place>)>,
+    crowd: Crowd,
+    /// Places that one address may hold.
+    share: usize,
+    client: Option<Household>,
 }
 
 impl Hasher {
@@ -86,13 +136,19 @@ impl Hasher {
             let thread = thread::Builder::new().name(format!("argon2-{index}"));
             thread.spawn(move || bench.work(&jobs)).map_err(Error::Start)?;
         }
-        Ok(Self { queue })
+        let share = threads * QUEUE_PER_THREAD / SHARE;
+        Ok(Self { queue, crowd: Crowd::default(), share, client: None })
+    }
+
+    /// The same threads, for someone at an address, who may have a quarter of the queue.
+    pub fn on_behalf_of(&self, address: IpAddr) -> Self {
+        Self { client: Some(Household::of(address)), ..self.clone() }
     }
 
     /// The PHC string of a new password.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full.
+    /// [`Error::Busy`] when the queue is full, [`Error::Crowded`] when the address has its share.
     pub async fn hash(&self, password: Secret) -> Result<Secret, Error> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Hash { password, reply })?;
@@ -103,7 +159,7 @@ impl Hasher {
     /// a current hash is computed either way, and an old one too while any account still has one.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full, [`Error::Unreadable`] for a stored hash of another kind.
+    /// [`Error::Busy`] and [`Error::Crowded`] as above, [`Error::Unreadable`] for a stored hash of another kind.
     pub async fn verify(&self, password: Secret, stored: Stored) -> Result<Verdict, Error> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Verify { password, stored, reply })?;
@@ -111,7 +167,11 @@ impl Hasher {
     }
 
     fn enqueue(&self, job: Job) -> Result<(), Error> {
-        self.queue.try_send(job).map_err(|refused| match refused {
+        let place = match self.client {
+            Some(client) => Some(self.crowd.enter(client, self.share).ok_or(Error::Crowded)?),
+            None => None,
+        };
+        self.queue.try_send((job, place)).map_err(|refused| match refused {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => Error::Ended,
         })
@@ -126,11 +186,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn work(&mut self, jobs: &Mutex<Receiver<Job>>) {
+    fn work(&mut self, jobs: &Mutex<Receiver<(Job, Option<Place>)>>) {
         // A kernel that refuses leaves the threads as eager as the others, which is slower but not wrong.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            // Whoever's turn it is holds no place any more.
+            let next = next.map(|(job, _)| job);
             match next {
                 // Who went away while waiting needs no hash.
                 Ok(Job::Hash { reply, .. }) if reply.is_closed() => {}
@@ -286,6 +348,43 @@ mod tests {
         }
         drop(local);
         assert!(busy >= 100 - QUEUE_PER_THREAD - 2, "{busy} of 100 refused");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_address_has_a_quarter_of_the_queue() {
+        let hasher = Hasher::start(config::Argon2 { memory_kib: 8192, iterations: 4, parallelism: 1 }, 1).unwrap();
+        let ask = |address: &str| {
+            let hasher = hasher.on_behalf_of(address.parse().unwrap());
+            Box::pin(async move { hasher.hash(secret("x")).await })
+        };
+        let mut waiting = Vec::new();
+        let mut taken = |address: &'static str| {
+            let mut tasks: Vec<_> = (0..20).map(|_| ask(address)).collect();
+            let mut taken = 0;
+            for mut task in tasks.drain(..) {
+                let polled = task.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+                match polled {
+                    std::task::Poll::Ready(Err(Error::Crowded)) => {}
+                    std::task::Poll::Ready(other) => panic!("{other:?}"),
+                    std::task::Poll::Pending => {
+                        taken += 1;
+                        waiting.push(task);
+                    }
+                }
+            }
+            taken
+        };
+        let share = QUEUE_PER_THREAD / SHARE;
+        // One or two have had their turn meanwhile.
+        for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+            let taken = taken(address);
+            assert!((share..share + 3).contains(&taken), "{taken} of {address}");
+        }
+        assert!(taken("2001:db8::2") < 3, "the same household");
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert!(hasher.crowd.places().is_empty(), "places were not given back");
     }
 
     /// Polls once.

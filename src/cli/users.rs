@@ -1,15 +1,16 @@
 //! `portcullis users`: accounts, in the store itself; a running gateway hears of it within a second.
 
 use std::io::{BufRead, IsTerminal};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::accounts::{Accounts, Applicant, Change, Hasher};
+use crate::accounts::{Accounts, Applicant, Change, Hasher, Refusals};
 use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
 use crate::clock;
 use crate::config::Config;
-use crate::model::{Role, Username};
+use crate::model::{Household, Role, Username};
 use crate::secret::Secret;
 use crate::store::Store;
 
@@ -64,6 +65,17 @@ pub enum Users {
         #[command(flatten)]
         config: ConfigPath,
     },
+    /// Clear the failed logins that are counted against a name or an address, which need not wait any more.
+    Unlock {
+        /// As it is typed at logins; there need not be such an account.
+        #[arg(required_unless_present = "address")]
+        name: Option<String>,
+        /// An address; of IPv6 its first 64 bits count.
+        #[arg(long)]
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
 }
 
 /// Never an argument: those are seen by everyone on the machine.
@@ -86,7 +98,7 @@ impl Office {
         let config = load(&path.path)?;
         let store = if make { Store::open(&config.store)? } else { Store::open_existing(&config.store)? };
         let hasher = Hasher::start(config.identity.password.argon2, 1)?;
-        let accounts = Accounts::new(store.clone(), hasher, config.identity.password);
+        let accounts = Accounts::new(store.clone(), hasher, Refusals::default(), &config.identity);
         Ok(Self { config, store, accounts })
     }
 }
@@ -98,7 +110,8 @@ impl Users {
                 let office = Office::open(&config, true)?;
                 let (username, roles) = (Username::parse(&name)?, parse_roles(&roles)?);
                 let password = password.read(&username)?;
-                let applicant = Applicant { username: &name, password, roles, session: None, at: clock::now() };
+                let at = clock::now();
+                let applicant = Applicant { username: &name, password, roles, session: None, address: None, at };
                 block_on(async { Ok(office.accounts.register(applicant).await?) })?;
                 say(format_args!("User {username} was created"));
                 Ok(())
@@ -116,6 +129,10 @@ impl Users {
             Self::Disable { name, undo, config } => {
                 let done = if undo { "may log in again" } else { "is disabled" };
                 Office::open(&config, false)?.change(&name, Change::Disabled(!undo), done)
+            }
+            Self::Unlock { name, address, config } => {
+                let store = Store::open_existing(&load(&config.path)?.store)?;
+                block_on(unlock(&store, name, address))
             }
         }
     }
@@ -153,6 +170,21 @@ impl Office {
             }
         })
     }
+}
+
+/// A running gateway counts in the store, and hears of it at once.
+async fn unlock(store: &Store, name: Option<String>, address: Option<IpAddr>) -> Result<(), Refused> {
+    let tell = |who: &str, counters| match counters {
+        0 => say(format_args!("Nothing was counted against {who}")),
+        _ => say(format_args!("{who} may try again at once")),
+    };
+    if let Some(name) = name {
+        tell(&format!("User {name}"), store.unlock_account(&name).await?);
+    }
+    if let Some(address) = address {
+        tell(&format!("Address {address}"), store.unlock_address(Household::of(address)).await?);
+    }
+    Ok(())
 }
 
 fn parse_roles(roles: &[String]) -> Result<Vec<Role>, Refused> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::form;
 use super::problem::Problem;
-use super::scalar::{Choice, Hidden, Named, Size, Text, Time};
+use super::scalar::{Choice, Frequency, Hidden, Named, Size, Text, Time};
 
 pub(super) use route::{Access, Cors, EncodedSlash, OnExpiry, Route, RouteLimits, Rule};
 pub(super) use server::{Admin, Limits, Listener, Server, ServerTimeouts, Tls};
@@ -161,6 +161,20 @@ pub(super) struct Identity {
     pub refresh_rotation: Option<RefreshRotation>,
     /// Rules for passwords.
     pub password: Option<Password>,
+    /// How often a password may be guessed: so many failures are free, then each doubles the wait, from 1s to 5m.
+    pub attempts: Option<Attempts>,
+}
+
+/// How often a password may be guessed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Attempts {
+    /// Failures of one account that are free; `off` counts none.
+    #[schemars(extend("default" = "5/15m"))]
+    pub per_account: Option<Frequency>,
+    /// Failures and registrations of one address that are free; `off` counts none.
+    #[schemars(extend("default" = "50/5m"))]
+    pub per_address: Option<Frequency>,
 }
 
 /// The shape of answers.

@@ -10,12 +10,11 @@ use super::problem::{Problem, quote};
 use super::spelling;
 
 /// Keys that the contract has and this version has not, by the mapping that they stand in.
-const LATER: [(&str, &str); 6] = [
+const LATER: [(&str, &str); 5] = [
     ("log", "audit"),
     ("store", "encryption_key"),
     ("tokens", "algorithm"),
     ("tokens", "trusted"),
-    ("identity", "attempts"),
     ("routes.auth", "issuers"),
 ];
 

@@ -166,6 +166,8 @@ pub struct Identity {
     pub refresh_rotation: Option<RefreshRotation>,
     /// Rules for passwords.
     pub password: Password,
+    /// How often a password may be guessed.
+    pub attempts: Attempts,
     /// Which pages of other origins may call the endpoints.
     pub cors: Option<Cors>,
 }
@@ -195,6 +197,15 @@ pub enum UsersAccess {
 pub struct RefreshRotation {
     /// For how long after it was turned in a refresh token gets the same successor again, so that racers all win.
     pub grace: Duration,
+}
+
+/// `identity.attempts`: so many failures are free, then each doubles the wait. `None`: not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    /// Of one account, from addresses that are not known to it together.
+    pub per_account: Option<Rate>,
+    /// Of one address, registrations too.
+    pub per_address: Option<Rate>,
 }
 
 /// `identity.password`.

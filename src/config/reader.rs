@@ -156,8 +156,19 @@ impl<'a> Reader<'a> {
     /// A rate: 1 to a million within 1 ms to a day.
     pub fn rate(&mut self, key: &Key, rate: Option<Frequency>) -> Option<Rate> {
         let text = self.expand(key, &rate?.0)?;
-        let Some((count, per)) = units::parse_rate(&text) else {
-            self.refuse(key, format!("{} is not a rate", quote(&text)), "Write such as 100/s, 5/15m or 1000/h");
+        self.written_rate(key, &text, "Write such as 100/s, 5/15m or 1000/h")
+    }
+
+    /// A rate, or `off`.
+    pub fn rate_or_off(&mut self, key: &Key, rate: Option<Frequency>, default: &str) -> Option<Rate> {
+        let written = rate.map_or_else(|| default.to_owned(), |Frequency(text)| text);
+        let text = self.expand(key, &written)?;
+        if text == "off" { None } else { self.written_rate(key, &text, "Write such as 5/15m or 50/5m, or off") }
+    }
+
+    fn written_rate(&mut self, key: &Key, text: &str, remedy: &'static str) -> Option<Rate> {
+        let Some((count, per)) = units::parse_rate(text) else {
+            self.refuse(key, format!("{} is not a rate", quote(text)), remedy);
             return None;
         };
         let count = u32::try_from(count).ok().filter(|count| *count <= 1_000_000).and_then(NonZeroU32::new);

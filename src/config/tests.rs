@@ -8,6 +8,7 @@ mod listen;
 mod upstreams;
 mod cors;
 mod change;
+mod attempts;
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::accounts;
+use crate::accounts::{self, Attempt};
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
 use crate::sessions::Refusal;
@@ -15,7 +15,13 @@ impl Identity {
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
         let credentials = self.credentials(headers, body).await?;
-        let account = match self.accounts.authenticate(&credentials.username, credentials.password).await {
+        let attempt = Attempt {
+            username: &credentials.username,
+            password: credentials.password,
+            address: origin.address,
+            now: origin.now,
+        };
+        let account = match self.accounts.authenticate(attempt).await {
             Ok(account) => account,
             Err(accounts::Error::WrongCredentials { known: false }) => {
                 return Err(Rejection::WrongCredentials { unknown: Some(credentials.username) });

@@ -23,6 +23,7 @@ impl Identity {
             new: passwords.new,
             session: ticket.row(),
             keep_until: self.sessions.keep_generation_until(origin.now),
+            address: origin.address,
         };
         let exchanged = self.accounts.change_password(exchange).await?;
         // The token died, or the account changed, while the passwords were being hashed.

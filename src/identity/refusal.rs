@@ -39,6 +39,7 @@ impl From<accounts::Error> for Rejection {
             }
             accounts::Error::Taken(name) => Self::UserExists(name.to_string()),
             accounts::Error::WrongCredentials { .. } => Self::WrongCredentials { unknown: None },
+            accounts::Error::TooManyAttempts(wait) => Self::TooManyRequests(wait),
             accounts::Error::Hash(accounts::HashError::Unreadable) => {
                 Self::Internal(accounts::HashError::Unreadable.into())
             }

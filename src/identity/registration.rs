@@ -24,6 +24,7 @@ impl Identity {
             password: credentials.password,
             roles: Vec::new(),
             session: Some(ticket.row()),
+            address: Some(origin.address),
             at: origin.now,
         };
         let account = self.accounts.register(applicant).await?;

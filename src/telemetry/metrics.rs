@@ -76,8 +76,10 @@ pub struct Metrics {
     gauges: Gauges,
 }
 
+/// What is read off elsewhere when it is asked for.
 struct Gauges {
     servers: IntGaugeVec,
+    attempts: IntCounterVec,
     connections: IntGauge,
     revocations: IntGauge,
     store_up: IntGauge,
@@ -92,8 +94,17 @@ impl Gauges {
             &["upstream", "server"],
         )?;
         registry.register(Box::new(servers.clone()))?;
+        let attempts = IntCounterVec::new(
+            Opts::new(
+                "portcullis_attempts_refused_total",
+                "Logins and registrations that were refused before a password was looked at, by reason.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(attempts.clone()))?;
         Ok(Self {
             servers,
+            attempts,
             connections: gauge(registry, "portcullis_connections", "Client connections that are open.")?,
             revocations: gauge(registry, "portcullis_revocations", "Live revocations in memory.")?,
             store_up: gauge(registry, "portcullis_store_up", "1 when the store answered last time.")?,
@@ -121,6 +132,8 @@ pub struct Connections {
 pub struct Reading {
     /// Client connections.
     pub connections: Connections,
+    /// Logins and registrations that were refused before a password was looked at, by reason, since the start.
+    pub attempts: [(&'static str, u64); 3],
     /// Live revocations in memory.
     pub revocations: u64,
     /// Whether the store answered when it was last asked.
@@ -224,6 +237,10 @@ impl Metrics {
         let connections = reading.connections;
         self.gauges.connections.set(signed(connections.open));
         self.evicted.inc_by(connections.evicted.saturating_sub(self.evicted.get()));
+        for (reason, number) in reading.attempts {
+            let counter = self.gauges.attempts.with_label_values(&[reason]);
+            counter.inc_by(number.saturating_sub(counter.get()));
+        }
         self.gauges.revocations.set(signed(reading.revocations));
         self.gauges.store_up.set(i64::from(reading.store_up));
         self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
@@ -282,6 +299,7 @@ mod tests {
         metrics.refused(Refusal::Tls);
         let reading = Reading {
             connections: Connections { open: 1, evicted: 2 },
+            attempts: [("account", 4), ("address", 0), ("queue", 1)],
             revocations: 3,
             store_up: true,
             feed_silence: Duration::ZERO,
@@ -297,6 +315,8 @@ mod tests {
             r#"portcullis_connections_refused_total{reason="tls"} 1"#,
             r#"portcullis_connections_refused_total{reason="connections"} 0"#,
             "portcullis_connections_evicted_total 2",
+            r#"portcullis_attempts_refused_total{reason="account"} 4"#,
+            r#"portcullis_attempts_refused_total{reason="address"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

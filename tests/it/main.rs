@@ -54,3 +54,4 @@ mod wire_regression;
 mod streams;
 mod cors;
 mod quota;
+mod attempts;

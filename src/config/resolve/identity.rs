@@ -6,7 +6,7 @@ use crate::config::file;
 use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
-use crate::config::{Argon2, Identity, Password, RefreshRotation, Registration, ResponseStyle, UsersAccess};
+use crate::config::{Argon2, Attempts, Identity, Password, RefreshRotation, Registration, ResponseStyle, UsersAccess};
 
 /// Below this product of KiB and passes a hash is weaker than what OWASP asks (7 MiB with 5 passes is the least).
 const LEAST_WORK: u64 = 7 * 1024 * 5;
@@ -37,11 +37,12 @@ pub(super) fn identity(reader: &mut Reader<'_>, written: file::Identity) -> Iden
     }
     let prefix = written.prefix.and_then(|text| reader.parse(&key.name("prefix"), &text, parse_prefix));
     let password = password(reader, written.password.unwrap_or_default());
+    let attempts = attempts(reader, written.attempts.unwrap_or_default());
     let cors =
         written.cors.and_then(|cors| super::cors::cors(reader, &key.name("cors").name("origins"), &cors.origins));
     let refresh_rotation = refresh_rotation(reader, written.refresh_rotation.unwrap_or_default());
     let prefix = prefix.unwrap_or_default();
-    Identity { prefix, responses, registration, users, refresh_rotation, password, cors }
+    Identity { prefix, responses, registration, users, refresh_rotation, password, attempts, cors }
 }
 
 fn parse_prefix(text: &str) -> Result<String, Fault> {
@@ -81,6 +82,14 @@ fn password(reader: &mut Reader<'_>, written: file::Password) -> Password {
     Password {
         min_length: usize::try_from(min_length).unwrap_or(8),
         argon2: argon2(reader, &key.name("argon2"), written.argon2.unwrap_or_default()),
+    }
+}
+
+fn attempts(reader: &mut Reader<'_>, written: file::Attempts) -> Attempts {
+    let key = Key::of("identity.attempts");
+    Attempts {
+        per_account: reader.rate_or_off(&key.name("per_account"), written.per_account, "5/15m"),
+        per_address: reader.rate_or_off(&key.name("per_address"), written.per_address, "50/5m"),
     }
 }
 

@@ -34,6 +34,7 @@ routes: [{path: /, upstream: app}]
         ("iterations: 2", "iterations: 3", vec!["identity.password.argon2"]),
         ("min_length: 8", "min_length: 9", vec![]),
         ("min_length: 8", "min_length: 8}, refresh_rotation: {enabled: true", vec![]),
+        ("registration: open", "registration: open, attempts: {per_account: 9/m}", vec![]),
         ("http://h", "https://i", vec![]),
         ("path: /,", "path: /*, auth: public,", vec![]),
         ("format: text, level: info", "format: auto, level: debug", vec!["log.format", "log.level"]),

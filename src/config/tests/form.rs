@@ -70,10 +70,6 @@ fn keys_of_later_versions() {
     gateway.yaml:1:10: tokens.trusted: `trusted` is not supported by this version
         Leave it out
     ");
-    assert_snapshot!(errors("identity: {attempts: {}}"), @r"
-    gateway.yaml:1:12: identity.attempts: `attempts` is not supported by this version
-        Leave it out
-    ");
     assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: {issuers: [x]}}]"), @r"
     gateway.yaml:1:42: routes[0].auth.issuers: `issuers` is not supported by this version
         Leave it out

@@ -23,7 +23,7 @@
 //! | [`message`] | bodies, the one credential, the closed list of refusals | model |
 //! | [`store`] | accounts, sessions, keys, revocations: durable. All SQL | config, model, secret, clock |
 //! | [`tokens`] | pure: sign, verify, claims | config, model, secret, clock |
-//! | [`accounts`] | register, authenticate; argon2 on its own threads | store, config, model, secret, clock |
+//! | [`accounts`] | register, authenticate, slow down who guesses; argon2 on its own threads | store, config, model, secret, clock |
 //! | [`sessions`] | open, refresh, revoke; `verify` → `Caller`; the blocklist and its feed | store, tokens, config, model, clock |
 //! | [`identity`] | what the gateway answers itself, one file a verb | accounts, sessions, tokens, message, model, config, clock, secret |
 //! | [`upstream`] | the exchange with a server: headers, pool, balance, health, tunnels | sessions, message, config, model, telemetry, clock |

@@ -164,9 +164,10 @@ fn count(seen: Option<Tally>, rate: Rate, now: UnixTime) -> Result<Tally, Durati
     let seen = seen.filter(|seen| now < seen.forget);
     let failures = seen.map_or(0, |seen| seen.failures);
     let left = seen.map_or(Duration::ZERO, |seen| seen.until.since(now));
-    // More than it can be means that the clock was set back: then it is over.
-    if !left.is_zero() && delay(failures, rate).is_some_and(|delay| left <= delay) {
-        return Err(left);
+    // Far more than it can be means that the clock was set back: then it is over. A little more means that `now` was a
+    // while ago.
+    if !left.is_zero() && delay(failures, rate).is_some() && left <= 2 * LONGEST {
+        return Err(left.min(LONGEST));
     }
     let failures = failures.saturating_add(1);
     Ok(match delay(failures, rate) {
@@ -261,6 +262,9 @@ mod tests {
         assert_eq!((back.failures, back.until), (2, START - day + 2 * SHORTEST));
         assert!(back.forget <= START - day + 2 * SHORTEST + MINUTE);
         assert_eq!(count(Some(back), rate, START - day), Err(2 * SHORTEST));
+        // Back by a little: who was held up on his way cannot take it for that.
+        assert_eq!(count(Some(tally), rate, START - MINUTE), Err(MINUTE + SHORTEST));
+        assert_eq!(count(Some(tally), rate, START - 6 * MINUTE), Err(LONGEST));
         // Forth by a day: forgotten.
         assert_eq!(count(Some(tally), rate, START + day).unwrap().failures, 1);
     }

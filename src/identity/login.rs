@@ -3,6 +3,7 @@
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::accounts::{self, Attempt};
+use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
 use crate::sessions::Refusal;
@@ -15,6 +16,8 @@ impl Identity {
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
         let credentials = self.credentials(headers, body).await?;
+        // The body may have been long on its way, and who waits must not have waited in it.
+        let origin = Origin { now: clock::now(), ..origin };
         let attempt = Attempt {
             username: &credentials.username,
             password: credentials.password,

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::accounts::Applicant;
+use crate::clock;
 use crate::config::Registration;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
@@ -18,6 +19,8 @@ impl Identity {
             return Err(Rejection::RegistrationClosed);
         }
         let credentials = self.credentials(headers, body).await?;
+        // The body may have been long on its way, and who waits must not have waited in it.
+        let origin = Origin { now: clock::now(), ..origin };
         let ticket = self.sessions.begin(device(origin, headers), origin.now);
         let applicant = Applicant {
             username: &credentials.username,

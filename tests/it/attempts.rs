@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, holds_within, said};
 use crate::origin::Origin;
-use crate::wire::{Response, get, post};
+use crate::wire::{Connection, Response, get, post};
 
 /// Where alice has logged in before, and where someone guesses.
 const HOME: &str = "192.0.2.1";
@@ -196,6 +196,24 @@ fn of_many_guesses_at_once_no_more_are_judged() {
 }
 
 #[test]
+fn a_guess_that_was_begun_early_is_late() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_address": "off"})).start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    let body = credentials("alice", PASSWORD).to_string();
+    let (first, rest) = body.split_at(1);
+    let mut held = Connection::open(gateway.public);
+    let head = format!("POST /login HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {ELSEWHERE}\r\n");
+    let head = format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}", body.len());
+    held.send(head.as_bytes()).unwrap();
+    guess(&gateway, ELSEWHERE, "alice", 5);
+    provoke(&gateway, ELSEWHERE, "alice", 4);
+    held.send(rest.as_bytes()).unwrap();
+    let answer = held.receive("POST").unwrap();
+    assert!(wait(&answer).is_some(), "{answer:?}");
+}
+
+#[test]
 fn counters_survive_a_crash_until_they_are_unlocked() {
     let origin = Origin::start();
     let attempts = json!({"per_account": "1/15m", "per_address": "8/5m"});
@@ -227,6 +245,20 @@ fn counters_survive_a_crash_until_they_are_unlocked() {
     assert!(unlock(&["--address", ELSEWHERE]).status.success());
     assert_eq!(log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status, 200);
     assert_eq!(unlock(&["--address", "nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_reload_changes_what_is_free() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_account": "1/15m"})).start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    provoke(&gateway, ELSEWHERE, "alice", 16);
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    std::fs::write(&gateway.config, text.replace("1/15m", "1000/15m")).unwrap();
+    gateway.signal("HUP");
+    // Sooner than the wait is over.
+    let freed = || log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status == 200;
+    assert!(holds_within(Duration::from_secs(8), freed), "still waiting");
 }
 
 #[test]

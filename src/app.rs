@@ -15,6 +15,7 @@ use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
 use crate::store::{self, KeyState, SigningKey, Store};
 use crate::telemetry;
 use crate::telemetry::access;
+use crate::telemetry::audit;
 use crate::telemetry::metrics::{self, Connections, Metrics, Reading};
 use crate::upstream::{Pools, Upstreams};
 
@@ -41,6 +42,12 @@ pub enum Error {
     /// The access log's thread.
     #[error("the access log cannot be started: {0}")]
     AccessLog(#[source] std::io::Error),
+    /// The audit's file.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
+    /// The audit's thread.
+    #[error("the audit cannot be started: {0}")]
+    AuditThread(#[source] std::io::Error),
     /// No random numbers.
     #[error("the system gives no random numbers for a signing key")]
     Random,
@@ -72,6 +79,7 @@ struct Lasting {
     refusals: Refusals,
     metrics: Metrics,
     access: access::Writer,
+    audit: audit::Writer,
 }
 
 impl App {
@@ -81,12 +89,15 @@ impl App {
     /// # Errors
     /// What keeps the program from starting.
     pub async fn build(config: Config) -> Result<(Self, Feed), Error> {
+        let shape = telemetry::log::shape(&config.log);
+        // Before the store: a file that cannot be written is an error of the configuration.
+        let sink = audit::Sink::open(&config.log.audit, shape)?;
         let store = Store::open(&config.store)?;
         let key = signing_key(&store).await?;
         let feed = Feed::load(store.clone(), config.store.clone()).await?;
         let metrics = Metrics::new()?;
-        let shape = telemetry::log::shape(&config.log);
         let access = access::Writer::start(shape, metrics.lost_lines.clone()).map_err(Error::AccessLog)?;
+        let audit = audit::Writer::start(sink, metrics.lost_audit.clone()).map_err(Error::AuditThread)?;
         let lasting = Lasting {
             key,
             blocklist: feed.blocklist().clone(),
@@ -96,6 +107,7 @@ impl App {
             store,
             metrics,
             access,
+            audit,
         };
         let edition = Arc::new(lasting.edition(config.clone(), None).await?);
         Ok((Self { editions: watch::Sender::new(edition), first: config, lasting }, feed))
@@ -108,9 +120,12 @@ impl App {
     /// A part that cannot be built; then nothing has changed.
     pub async fn renew(&self, config: Config) -> Result<Vec<&'static str>, Error> {
         let present = self.edition();
+        // Opened anew each time: logrotate may have moved the file away.
+        let sink = audit::Sink::open(&config.log.audit, telemetry::log::shape(&self.first.log))?;
         let waiting = config::needs_restart(&self.first, &config);
         let next = self.lasting.edition(config, Some(&present)).await?;
         self.editions.send_replace(Arc::new(next));
+        self.lasting.audit.turn_to(sink);
         Ok(waiting)
     }
 
@@ -162,8 +177,9 @@ impl App {
         })
     }
 
-    /// Ends the store's threads after they have done what was asked of them.
+    /// Ends the store's threads after they have done what was asked of them, and writes the audit to its end.
     pub fn close(&self) {
+        self.lasting.audit.finish();
         self.lasting.store.close();
     }
 }

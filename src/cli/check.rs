@@ -6,11 +6,13 @@ use crate::cli::{Refused, load, say};
 use crate::config::{Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
 use crate::server;
+use crate::telemetry::audit;
 use crate::upstream::Upstreams;
 
 pub fn check(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
     server::check_files(&config.server)?;
+    audit::check(&config.log.audit)?;
     Upstreams::new(&config, None)?;
     route::Table::new(&config.routes)?;
     explain::check_hidden(&config)?;

@@ -70,6 +70,9 @@ pub(super) struct Log {
     /// Whether each request gets a line.
     #[schemars(extend("default" = true))]
     pub access: Option<bool>,
+    /// Where logins, logouts and changes of accounts are told: `log`, or a file, relative to the folder of this file.
+    #[schemars(extend("default" = "log"))]
+    pub audit: Option<Text>,
 }
 
 /// How a line looks.

@@ -79,6 +79,17 @@ pub struct Log {
     pub level: LogLevel,
     /// One line a request.
     pub access: bool,
+    /// Where the audit goes.
+    pub audit: AuditTarget,
+}
+
+/// `log.audit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// Through the log, whatever its level.
+    Log,
+    /// To this file, at its end. Relative to the folder of gateway.yaml.
+    File(PathBuf),
 }
 
 /// `log.format`.

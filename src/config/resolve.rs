@@ -17,7 +17,7 @@ use super::key::Key;
 use super::problem::{Fault, Problem};
 use super::reader::{Notes, Reader};
 use super::scalar::Text;
-use super::{Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
+use super::{AuditTarget, Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
 
 /// Why there is no [`Config`].
 pub(super) struct Wrong {
@@ -71,7 +71,20 @@ fn log(reader: &mut Reader<'_>, log: file::Log) -> Log {
             file::LogLevel::Trace => LogLevel::Trace,
         },
         access: log.access.unwrap_or(true),
+        audit: log.audit.map_or(AuditTarget::Log, |audit| audit_target(reader, &audit)),
     }
+}
+
+/// The file is not noted as one that makes the configuration: it changes all the time.
+fn audit_target(reader: &mut Reader<'_>, audit: &Text) -> AuditTarget {
+    let named = reader.parse(&Key::of("log.audit"), audit, |text| match text {
+        "log" => Ok(None),
+        _ if text.is_empty() || text.ends_with('/') || text.contains(char::is_control) => {
+            Err(Fault::new("does not name a file", "Write log, or a path such as /var/log/portcullis/audit.log"))
+        }
+        _ => Ok(Some(text.to_owned())),
+    });
+    named.flatten().map_or(AuditTarget::Log, |path| AuditTarget::File(reader.folder().join(path)))
 }
 
 fn store(reader: &mut Reader<'_>, store: file::Store) -> Store {

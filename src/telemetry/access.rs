@@ -179,7 +179,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Writes `text` as a JSON string.
-fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
+pub(super) fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -68,6 +68,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     /// Access lines that were thrown away.
     pub lost_lines: IntCounter,
+    /// Audit lines that were lost.
+    pub lost_audit: IntCounter,
     reloads: IntCounterVec,
     reloaded: IntGauge,
     loaded: IntGauge,
@@ -164,6 +166,9 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(lost_lines.clone()))?;
+        let lost_audit =
+            IntCounter::new("portcullis_audit_lines_lost_total", "Audit lines that could not be written.")?;
+        registry.register(Box::new(lost_audit.clone()))?;
         let reloads = IntCounterVec::new(
             Opts::new("portcullis_config_reloads_total", "Reloads of gateway.yaml by outcome."),
             &["outcome"],
@@ -192,7 +197,19 @@ impl Metrics {
         )?;
         registry.register(Box::new(evicted.clone()))?;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self { registry, requests, seconds, lost_lines, reloads, reloaded, loaded, refused, evicted, gauges })
+        Ok(Self {
+            registry,
+            requests,
+            seconds,
+            lost_lines,
+            lost_audit,
+            reloads,
+            reloaded,
+            loaded,
+            refused,
+            evicted,
+            gauges,
+        })
     }
 
     /// Counts a reload of the configuration.

@@ -28,6 +28,7 @@ routes: [{path: /, upstream: app}]
         ("format: text", "format: json", vec!["log.format"]),
         ("level: info", "level: warn", vec!["log.level"]),
         ("access: true", "access: false", vec![]),
+        ("access: true", "access: true, audit: audit.log", vec![]),
         ("sqlite:a.db", "sqlite:b.db", vec!["store.url"]),
         ("max_stale: 30s", "max_stale: 31s", vec!["store.max_stale"]),
         ("on_stale: refuse", "on_stale: serve", vec!["store.on_stale"]),

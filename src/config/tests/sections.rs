@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::{errors, warnings};
+use super::super::AuditTarget;
+use super::{errors, load, warnings};
 
 #[test]
 fn all_errors_of_meaning_come_at_once() {
@@ -519,4 +520,25 @@ identity: {responses: flask, users: anyone}"), @r"
   app:
     servers: [http://h:1]
 routes: [{path: /*, upstream: app, auth: public}]"), @"routes[0]: is public for every path, and no route requires a token: nothing is protected");
+}
+
+#[test]
+fn the_audit_goes_to_the_log_or_to_a_file() {
+    for (written, target) in [
+        ("log", AuditTarget::Log),
+        ("audit.log", AuditTarget::File("audit.log".into())),
+        ("./log", AuditTarget::File("./log".into())),
+        ("\"/var/log/${PORT}.log\"", AuditTarget::File("/var/log/8088.log".into())),
+    ] {
+        let config = load(&format!("log: {{audit: {written}}}"));
+        assert_eq!(config.log.audit, target, "{written}");
+        assert!(config.files.is_empty(), "a file that changes all the time is not watched");
+    }
+    for wrong in ["\"\"", "logs/", "\"a\\nb\""] {
+        let told = errors(&format!("log: {{audit: {wrong}}}"));
+        assert!(
+            told.starts_with("gateway.yaml:1: log.audit: does not name a file\n    Write log, or a path"),
+            "{told}"
+        );
+    }
 }

@@ -336,7 +336,7 @@ routes:
     ");
     assert_snapshot!(errors(&format!("{text}log: {{levle: 1}}\n")), @r"
     gateway.yaml:12:7: log.levle: there is no key `levle` here
-        Did you mean `level`? The keys here are: format, level, access
+        Did you mean `level`? The keys here are: format, level, access, audit
     ");
 }
 

@@ -19,13 +19,13 @@
 //! | [`clock`], [`secret`] | the only readers of the clocks; bytes that cannot be printed | |
 //! | [`model`] | nouns, parsed on construction | clock, secret |
 //! | [`config`] | gateway.yaml as written → a valid `Config`, with every problem at once | model, secret |
-//! | [`telemetry`] | log, access log, metrics, ids | config, clock |
+//! | [`telemetry`] | log, access log, audit, metrics, ids | config, clock |
 //! | [`message`] | bodies, the one credential, the closed list of refusals | model |
 //! | [`store`] | accounts, sessions, keys, revocations: durable. All SQL | config, model, secret, clock |
 //! | [`tokens`] | pure: sign, verify, claims | config, model, secret, clock |
 //! | [`accounts`] | register, authenticate, slow down who guesses; argon2 on its own threads | store, config, model, secret, clock |
 //! | [`sessions`] | open, refresh, revoke; `verify` → `Caller`; the blocklist and its feed | store, tokens, config, model, clock |
-//! | [`identity`] | what the gateway answers itself, one file a verb | accounts, sessions, tokens, message, model, config, clock, secret |
+//! | [`identity`] | what the gateway answers itself, one file a verb | accounts, sessions, tokens, message, model, config, clock, secret, telemetry |
 //! | [`upstream`] | the exchange with a server: headers, pool, balance, health, tunnels | sessions, message, config, model, telemetry, clock |
 //! | [`gate`] | host and path → route → caller → quota → target; CORS | identity, upstream, sessions, message, config, model, clock, telemetry |
 //! | [`app`] | the wiring diagram | all above |

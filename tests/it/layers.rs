@@ -15,7 +15,7 @@ const HOUSE: [(&str, &[&str]); 15] = [
     ("tokens", &["config", "model", "secret", "clock"]),
     ("accounts", &["store", "config", "model", "secret", "clock"]),
     ("sessions", &["store", "tokens", "config", "model", "clock"]),
-    ("identity", &["accounts", "sessions", "tokens", "message", "model", "config", "clock", "secret"]),
+    ("identity", &["accounts", "sessions", "tokens", "message", "model", "config", "clock", "secret", "telemetry"]),
     ("upstream", &["sessions", "message", "config", "model", "telemetry", "clock"]),
     ("gate", &["identity", "upstream", "sessions", "message", "config", "model", "clock", "telemetry"]),
     ("app", ABOVE_ALL),

@@ -193,7 +193,7 @@ impl Lasting {
         let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
         let refusals = self.refusals.clone();
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), refusals, &config.identity);
-        let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
+        let identity = Identity::new(accounts, Arc::clone(&sessions), self.audit.clone(), &config);
         let past = previous.map(|previous| previous.gate.upstreams());
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;
         let answerers = Answerers { identity, sessions, upstreams };

@@ -25,7 +25,7 @@ use http_body::Body as _;
 
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Auth, Config, OnExpiry};
-use crate::identity::{Endpoint, Identity, Origin};
+use crate::identity::{Asker, Endpoint, Identity};
 use crate::message::credential::Given;
 use crate::message::{Body, Incoming, Rejection};
 use crate::model::ResponseStyle;
@@ -212,8 +212,8 @@ impl Gate {
             return Ok((response, Outcome::Answered));
         }
         if let Subject::Endpoint(endpoint) = record.subject {
-            let origin = Origin { address: client.address, now };
-            let answer = self.identity.answer(endpoint, target.path().as_str(), origin, (head, body));
+            let asker = Asker { address: client.address, now, request_id: record.request_id() };
+            let answer = self.identity.answer(endpoint, target.path().as_str(), asker, (head, body));
             // In a box: most requests do not come by here, and should not carry its state.
             return Ok((Box::pin(answer).await?, Outcome::Answered));
         }

@@ -123,6 +123,12 @@ impl Record {
         Ids { request: self.id(), trace: (!good).then(ids::new_traceparent) }
     }
 
+    /// The request's id, as the log and the upstream are told.
+    pub fn request_id(&self) -> &str {
+        // Visible ASCII, both.
+        std::str::from_utf8(self.id()).unwrap_or_default()
+    }
+
     fn id(&self) -> &[u8] {
         self.given_id.as_ref().map_or(&self.made_id, HeaderValue::as_bytes)
     }
@@ -133,7 +139,7 @@ impl Record {
         log.add(&Line {
             time: self.time,
             took: end.took,
-            request_id: std::str::from_utf8(self.id()).unwrap_or_default(),
+            request_id: self.request_id(),
             client: self.client,
             method: self.method.as_str(),
             path: &self.path,

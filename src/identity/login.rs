@@ -11,11 +11,12 @@ use crate::sessions::Refusal;
 impl Identity {
     pub(super) async fn log_in(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
         let credentials = self.credentials(headers, body).await?;
+        origin.trail.user(&credentials.username);
         // The body may have been long on its way, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
         let attempt = Attempt {
@@ -37,6 +38,7 @@ impl Identity {
             Err(Refusal::Revoked) => return Err(Rejection::WrongCredentials { unknown: None }),
             Err(refusal) => return Err(refusal.into()),
         };
+        self.note_pair(origin.trail, &pair);
         Ok(answer(StatusCode::OK, &with_pair(format!("Logged in as {}", account.username), pair)))
     }
 }

@@ -12,11 +12,12 @@ impl Identity {
     pub(super) async fn log_out(
         &self,
         kind: TokenType,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
         let token = credential::token(credential::field(headers)?)?;
         let signed = self.sessions.verify_signature(token, kind)?;
+        origin.trail.token(signed.claims());
         self.sessions.revoke(&signed, origin.now).await?;
         let message = match kind {
             TokenType::Access => "Access token has been revoked",
@@ -27,21 +28,22 @@ impl Identity {
 
     pub(super) async fn log_out_of_session(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
         let token = credential::token(credential::field(headers)?)?;
         let signed = self.sessions.open_signed(token)?;
+        origin.trail.token(signed.claims());
         self.sessions.end(&signed, origin.now).await?;
         Ok(answer(StatusCode::OK, &json!({ "message": "Session ended" })))
     }
 
     pub(super) async fn log_out_everywhere(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+        let caller = self.caller(TokenType::Access, headers, origin)?;
         self.sessions.end_all(&caller, origin.now).await?;
         Ok(answer(StatusCode::OK, &json!({ "message": "All sessions ended" })))
     }

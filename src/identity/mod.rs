@@ -8,6 +8,7 @@ mod refresh;
 mod refusal;
 mod registration;
 mod sessions;
+mod trail;
 mod users;
 
 use std::net::IpAddr;
@@ -24,7 +25,10 @@ use crate::config::{self, ServerTimeouts, UsersAccess};
 use crate::message::{Body, Incoming, Rejection, credential};
 use crate::model::ResponseStyle;
 use crate::sessions::{Caller, Device, Pair, Sessions};
+use crate::telemetry::audit;
 use crate::tokens::TokenType;
+
+use trail::Trail;
 
 /// Characters of a User-Agent that are kept with a session.
 const USER_AGENT_CHARS: usize = 256;
@@ -145,25 +149,36 @@ fn own_part<'a>(settings: &config::Identity, path: &'a str) -> Option<&'a str> {
 
 /// Who asks, as far as the connection tells.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct Asker<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// When the request came.
     pub now: UnixTime,
+    /// Of the request, as in the access log.
+    pub request_id: &'a str,
+}
+
+/// The same for those who answer, with what they note.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    address: IpAddr,
+    now: UnixTime,
+    trail: &'a Trail<'a>,
 }
 
 /// See the module.
 pub struct Identity {
     accounts: Accounts,
     sessions: Arc<Sessions>,
+    audit: audit::Writer,
     settings: config::Identity,
     timeouts: ServerTimeouts,
 }
 
 impl Identity {
     /// Builds the part.
-    pub fn new(accounts: Accounts, sessions: Arc<Sessions>, config: &config::Config) -> Self {
-        Self { accounts, sessions, settings: config.identity.clone(), timeouts: config.server.timeouts }
+    pub fn new(accounts: Accounts, sessions: Arc<Sessions>, audit: audit::Writer, config: &config::Config) -> Self {
+        Self { accounts, sessions, audit, settings: config.identity.clone(), timeouts: config.server.timeouts }
     }
 
     /// How the endpoints are configured.
@@ -171,7 +186,7 @@ impl Identity {
         &self.settings
     }
 
-    /// Does what the endpoint promises; `path` is the canonical one that it was found at.
+    /// Does what the endpoint promises, and has it in the audit; `path` is the canonical one that it was found at.
     ///
     /// # Errors
     /// The contract's refusals.
@@ -179,10 +194,23 @@ impl Identity {
         &self,
         endpoint: Endpoint,
         path: &str,
-        origin: Origin,
+        asker: Asker<'_>,
         (head, body): (&request::Parts, Incoming),
     ) -> Result<Response<Body>, Rejection> {
         endpoint.check_method(&head.method)?;
+        let trail = Trail::begin(&self.audit, endpoint.event(&head.method), asker, user_agent(&head.headers));
+        let verdict = self.act(endpoint, path, trail.origin(), (head, body)).await;
+        trail.end(&verdict);
+        verdict
+    }
+
+    async fn act(
+        &self,
+        endpoint: Endpoint,
+        path: &str,
+        origin: Origin<'_>,
+        (head, body): (&request::Parts, Incoming),
+    ) -> Result<Response<Body>, Rejection> {
         match endpoint {
             Endpoint::Registration => self.register(origin, &head.headers, body).await,
             Endpoint::Login => self.log_in(origin, &head.headers, body).await,
@@ -203,9 +231,11 @@ impl Identity {
     }
 
     /// The holder of the request's one good token of type `kind`.
-    fn caller(&self, kind: TokenType, headers: &HeaderMap, now: UnixTime) -> Result<Caller, Rejection> {
+    fn caller(&self, kind: TokenType, headers: &HeaderMap, origin: Origin<'_>) -> Result<Caller, Rejection> {
         let token = credential::token(credential::field(headers)?)?;
-        Ok(self.sessions.verify(token, kind, now)?)
+        let signed = self.sessions.open_signed(token)?;
+        origin.trail.token(signed.claims());
+        Ok(self.sessions.admit(signed, kind, origin.now)?)
     }
 
     fn is_flask(&self) -> bool {
@@ -213,12 +243,15 @@ impl Identity {
     }
 }
 
-fn device(origin: Origin, headers: &HeaderMap) -> Device {
-    let agent = headers.get(USER_AGENT).map(|value| {
+fn device(origin: Origin<'_>, headers: &HeaderMap) -> Device {
+    Device { address: Some(origin.address.to_string()), user_agent: user_agent(headers) }
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    headers.get(USER_AGENT).map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS).collect()
-    });
-    Device { address: Some(origin.address.to_string()), user_agent: agent }
+    })
 }
 
 /// The value of a query parameter; the first of several.

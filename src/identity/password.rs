@@ -10,11 +10,11 @@ use crate::tokens::TokenType;
 impl Identity {
     pub(super) async fn change_password(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+        let caller = self.caller(TokenType::Access, headers, origin)?;
         let passwords = self.passwords(headers, body).await?;
         let ticket = self.sessions.begin(device(origin, headers), origin.now);
         let exchange = Exchange {
@@ -30,6 +30,7 @@ impl Identity {
         let Some(Exchanged { account, revocation }) = exchanged else { return Err(Rejection::TokenRevoked) };
         self.sessions.apply(&[revocation], origin.now);
         let pair = self.sessions.issue(&ticket, &account)?;
+        self.note_pair(origin.trail, &pair);
         Ok(answer(StatusCode::OK, &with_pair("Password changed".into(), pair)))
     }
 }

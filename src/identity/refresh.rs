@@ -5,12 +5,18 @@ use serde_json::json;
 
 use crate::identity::{Identity, Origin, answer};
 use crate::message::{Body, Rejection};
+use crate::sessions::Refusal;
+use crate::telemetry::audit::Event;
 use crate::tokens::TokenType;
 
 impl Identity {
-    pub(super) async fn refresh(&self, origin: Origin, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Refresh, headers, origin.now)?;
-        let renewed = self.sessions.refresh(&caller, origin.now).await?;
+    pub(super) async fn refresh(&self, origin: Origin<'_>, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+        let caller = self.caller(TokenType::Refresh, headers, origin)?;
+        let renewed = self.sessions.refresh(&caller, origin.now).await.inspect_err(|refusal| {
+            if matches!(refusal, Refusal::Reused) {
+                origin.trail.turn_into(Event::Reuse);
+            }
+        })?;
         let body = match renewed.refresh {
             Some(refresh) => json!({ "access_token": renewed.access, "refresh_token": refresh }),
             None => json!({ "access_token": renewed.access }),

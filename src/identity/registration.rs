@@ -11,7 +11,7 @@ use crate::message::{Body, Incoming, Rejection};
 impl Identity {
     pub(super) async fn register(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
@@ -19,6 +19,7 @@ impl Identity {
             return Err(Rejection::RegistrationClosed);
         }
         let credentials = self.credentials(headers, body).await?;
+        origin.trail.user(&credentials.username);
         // The body may have been long on its way, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
         let ticket = self.sessions.begin(device(origin, headers), origin.now);
@@ -32,6 +33,7 @@ impl Identity {
         };
         let account = self.accounts.register(applicant).await?;
         let pair = self.sessions.issue(&ticket, &account)?;
+        self.note_pair(origin.trail, &pair);
         let status = if self.is_flask() { StatusCode::OK } else { StatusCode::CREATED };
         Ok(answer(status, &with_pair(format!("User {} was created", account.username), pair)))
     }

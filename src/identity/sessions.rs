@@ -10,8 +10,12 @@ use crate::sessions::SessionRow;
 use crate::tokens::TokenType;
 
 impl Identity {
-    pub(super) async fn list_sessions(&self, origin: Origin, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+    pub(super) async fn list_sessions(
+        &self,
+        origin: Origin<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Rejection> {
+        let caller = self.caller(TokenType::Access, headers, origin)?;
         let rows = self.sessions.list(&caller, origin.now).await?;
         let own = caller.claims().session.as_ref();
         let sessions: Vec<Value> = rows.iter().map(|row| entry(row, own)).collect();
@@ -21,10 +25,11 @@ impl Identity {
     pub(super) async fn end_session(
         &self,
         id: &str,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Access, headers, origin.now)?;
+        let caller = self.caller(TokenType::Access, headers, origin)?;
+        origin.trail.more("ended", id.to_owned());
         if !self.sessions.end_one(&caller, &SessionId::new(id), origin.now).await? {
             // Nobody is told which ids others have.
             return Err(Rejection::NoRoute);

@@ -4,7 +4,6 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::accounts::Account;
-use crate::clock::UnixTime;
 use crate::config::UsersAccess;
 use crate::identity::{Identity, Origin, answer, query_parameter};
 use crate::message::{Body, Rejection};
@@ -20,11 +19,11 @@ const LARGEST_PAGE: u32 = 1000;
 impl Identity {
     pub(super) async fn list_users(
         &self,
-        origin: Origin,
+        origin: Origin<'_>,
         headers: &HeaderMap,
         uri: &Uri,
     ) -> Result<Response<Body>, Rejection> {
-        self.administrator(headers, origin.now).await?;
+        self.administrator(headers, origin).await?;
         let limit = match query_parameter(uri, "limit") {
             None => PAGE,
             Some(text) => text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit)).ok_or_else(|| {
@@ -41,21 +40,26 @@ impl Identity {
         Ok(answer(StatusCode::OK, &json!({ "users": users, "next": next })))
     }
 
-    pub(super) async fn delete_users(&self, origin: Origin, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-        let caller = self.administrator(headers, origin.now).await?;
+    pub(super) async fn delete_users(
+        &self,
+        origin: Origin<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Rejection> {
+        let caller = self.administrator(headers, origin).await?;
         let keep_until = self.sessions.keep_generation_until(origin.now);
         let revocations = self.accounts.delete_others(caller.map(|own| own.id), origin.now, keep_until).await?;
         self.sessions.apply(&revocations, origin.now);
+        origin.trail.more("count", revocations.len().to_string());
         let message = format!("{} row(s) deleted", revocations.len());
         Ok(answer(StatusCode::OK, &json!({ "message": message })))
     }
 
     /// The caller's own account, when it may use /users; `None` where anyone may.
-    async fn administrator(&self, headers: &HeaderMap, now: UnixTime) -> Result<Option<Account>, Rejection> {
+    async fn administrator(&self, headers: &HeaderMap, origin: Origin<'_>) -> Result<Option<Account>, Rejection> {
         if self.settings.users == UsersAccess::Anyone {
             return Ok(None);
         }
-        let caller = self.caller(TokenType::Access, headers, now)?;
+        let caller = self.caller(TokenType::Access, headers, origin)?;
         let account = match Username::parse(&caller.claims().subject) {
             Ok(username) => self.accounts.find(&username).await?,
             Err(_) => None,

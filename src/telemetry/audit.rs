@@ -41,10 +41,20 @@ pub enum Event {
     Login,
     /// A refresh token is used.
     Refresh,
+    /// One is used that has a used successor, so that its session ends.
+    Reuse,
     /// One access token is given back.
     LogoutAccess,
     /// One refresh token is given back.
     LogoutRefresh,
+    /// A session is ended by one of its tokens.
+    Logout,
+    /// All sessions of an account are ended by one of its tokens.
+    LogoutAll,
+    /// A user ends one of his sessions by its id.
+    SessionEnd,
+    /// A user changes his password.
+    Password,
     /// An administrator deletes all other accounts.
     UsersDelete,
     /// The command line makes an account.
@@ -70,8 +80,13 @@ impl Event {
             Self::Registration => "registration",
             Self::Login => "login",
             Self::Refresh => "refresh",
+            Self::Reuse => "reuse",
             Self::LogoutAccess => "logout_access",
             Self::LogoutRefresh => "logout_refresh",
+            Self::Logout => "logout",
+            Self::LogoutAll => "logout_all",
+            Self::SessionEnd => "session_end",
+            Self::Password => "password",
             Self::UsersDelete => "users_delete",
             Self::UserAdd => "user_add",
             Self::UserDelete => "user_delete",

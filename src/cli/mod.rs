@@ -9,6 +9,7 @@ mod run;
 mod schema;
 mod tokens;
 mod users;
+mod witness;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -5,12 +5,14 @@ use std::io::Read;
 use clap::{Args, Subcommand};
 
 use crate::app;
+use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::Config;
 use crate::model::{AccountId, SessionId, Username};
 use crate::sessions::{self, keep_token_until};
 use crate::store::{Cut, Key, Kind, Revocation, Store};
+use crate::telemetry::audit::{About, Event};
 use crate::tokens::{Claims, Moment};
 
 /// Accounts of one transaction.
@@ -111,11 +113,17 @@ async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refu
 
 impl What {
     async fn revoke(self, config: &Config, store: &Store) -> Result<(), Refused> {
+        let mut witness = Witness::open(config)?;
         let now = clock::now();
         let forever = keep_generation_until(store, config, now).await?;
+        let mut about = About::default();
         if let Some(before) = self.before {
             let cut = Cut { before, at: now, life: forever.since(now) };
-            return cut_off(store, self.user.as_deref(), cut).await;
+            about.user.clone_from(&self.user);
+            about.more = Some(("before", before.to_string()));
+            cut_off(store, self.user.as_deref(), cut).await?;
+            witness.tell(Event::Revocation, &about);
+            return Ok(());
         }
         let (kind, key, keep_until, said) = if let Some(token) = self.token {
             let claims = verify(config, store, &read(&token)?).await?;
@@ -124,26 +132,33 @@ impl What {
                 return Ok(());
             }
             let jti = claims.token.as_str();
+            about.user = Some(claims.subject.to_string());
+            about.token = Some(jti.to_owned());
             (Kind::Token, Key::token(None, jti), keep_token_until(claims.expires), format!("Token {jti}"))
         } else if let Some(jti) = self.jti {
             if jti.is_empty() {
                 return Err(Refused("no token has an empty jti".into()));
             }
             // When it expires is not known: as late as any token may.
+            about.token = Some(jti.clone());
             (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti}"))
         } else if let Some(sid) = self.session {
             if store.find_session(&SessionId::new(sid.as_str())).await?.is_none() {
                 say("There is no session of that id in the store; it is revoked all the same");
             }
+            about.session = Some(sid.clone());
             (Kind::Session, Key::session(None, &sid), forever, format!("Session {sid}"))
         } else {
             let username = Username::parse(&self.user.unwrap_or_default())?;
             let raised = store.raise_generation(&username, now, forever).await?;
             raised.ok_or_else(|| unknown(&username))?;
+            about.user = Some(username.to_string());
+            witness.tell(Event::Revocation, &about);
             say(format_args!("All tokens of {username} have been revoked; remembered until {forever}"));
             return Ok(());
         };
         store.revoke(vec![Revocation { key, kind, generation: Default::default(), at: now, keep_until }]).await?;
+        witness.tell(Event::Revocation, &about);
         say(format_args!("{said} has been revoked; remembered until {keep_until}"));
         Ok(())
     }

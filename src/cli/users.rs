@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::accounts::{Accounts, Applicant, Change, Hasher, Refusals};
+use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::model::{Household, Role, Username};
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::telemetry::audit::{About, Event};
 
 /// Accounts listed at once.
 const PAGE: u32 = 1000;
@@ -109,10 +111,13 @@ impl Users {
             Self::Add { name, roles, password, config } => {
                 let office = Office::open(&config, true)?;
                 let (username, roles) = (Username::parse(&name)?, parse_roles(&roles)?);
+                let mut witness = Witness::open(&office.config)?;
                 let password = password.read(&username)?;
+                let about = about(&username, Some(&roles));
                 let at = clock::now();
                 let applicant = Applicant { username: &name, password, roles, session: None, address: None, at };
                 block_on(async { Ok(office.accounts.register(applicant).await?) })?;
+                witness.tell(Event::UserAdd, &about);
                 say(format_args!("User {username} was created"));
                 Ok(())
             }
@@ -141,6 +146,8 @@ impl Users {
 impl Office {
     fn change(&self, name: &str, change: Change, done: &str) -> Result<(), Refused> {
         let username = Username::parse(name)?;
+        let mut witness = Witness::open(&self.config)?;
+        let (event, about) = told(&username, &change);
         let changed = block_on(async {
             let now = clock::now();
             let keep_until = keep_generation_until(&self.store, &self.config, now).await?;
@@ -149,6 +156,7 @@ impl Office {
         if changed.is_none() {
             return Err(Refused(format!("there is no user {username}; `portcullis users list` shows all")));
         }
+        witness.tell(event, &about);
         say(format_args!("User {username} {done}; a running gateway refuses the old tokens within a second"));
         Ok(())
     }
@@ -185,6 +193,22 @@ async fn unlock(store: &Store, name: Option<String>, address: Option<IpAddr>) ->
         tell(&format!("Address {address}"), store.unlock_address(Household::of(address)).await?);
     }
     Ok(())
+}
+
+/// What the audit is told of a change.
+fn told(username: &Username, change: &Change) -> (Event, About) {
+    match change {
+        Change::Delete => (Event::UserDelete, about(username, None)),
+        Change::Roles(roles) => (Event::UserRoles, about(username, Some(roles))),
+        Change::Disabled(true) => (Event::UserDisable, about(username, None)),
+        Change::Disabled(false) => (Event::UserEnable, about(username, None)),
+        Change::Password(_) => (Event::UserPassword, about(username, None)),
+    }
+}
+
+fn about(username: &Username, roles: Option<&Vec<Role>>) -> About {
+    let roles = roles.map(|roles| ("roles", roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",")));
+    About { user: Some(username.to_string()), more: roles, ..About::default() }
 }
 
 fn parse_roles(roles: &[String]) -> Result<Vec<Role>, Refused> {

@@ -18,6 +18,7 @@ mod origin;
 mod jwt;
 mod python;
 mod endpoints;
+mod audit;
 mod blocklist;
 mod sessions;
 mod rotation;

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::accounts::{Accounts, HashError, Hasher, Refusals};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::gate::{Answerers, Gate, Worker, route};
-use crate::identity::Identity;
+use crate::gate::{self, Answerers, Gate, Worker, route};
+use crate::identity::{Identity, openapi};
 use crate::secret::Secret;
 use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
 use crate::store::{self, KeyState, SigningKey, Store};
@@ -175,6 +175,11 @@ impl App {
             feed_silence: freshness.silence(),
             stale: freshness.is_stale(),
         })
+    }
+
+    /// What the present edition answers itself, as OpenAPI has it.
+    pub fn openapi(&self) -> serde_json::Value {
+        openapi::document(&self.edition().config, gate::VERIFY)
     }
 
     /// Ends the store's threads after they have done what was asked of them, and writes the audit to its end.

@@ -22,7 +22,7 @@ use attempts::{Guard, Try};
 use password::{Stored, Verdict};
 
 /// The longest password, in bytes.
-const MAX_PASSWORD: usize = 1024;
+pub const MAX_PASSWORD: usize = 1024;
 
 /// Why an account was not made or not opened.
 #[derive(Debug, thiserror::Error)]

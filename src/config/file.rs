@@ -24,7 +24,7 @@ pub(super) use upstream::{
 pub(super) struct File {
     /// The public listeners and their bounds.
     pub server: Option<Server>,
-    /// The operator's listener: /livez, /readyz, /metrics.
+    /// The operator's listener: /livez, /readyz, /metrics, /openapi.json.
     pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Option<Log>,

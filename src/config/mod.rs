@@ -48,7 +48,7 @@ pub use upstream::{
 pub struct Config {
     /// The public listener and its bounds.
     pub server: Server,
-    /// Where /livez, /readyz and /metrics are answered; `None` turns the listener off.
+    /// Where /livez, /readyz, /metrics and /openapi.json are answered; `None` turns the listener off.
     pub admin: Option<SocketAddr>,
     /// What is logged, and how.
     pub log: Log,

@@ -41,6 +41,7 @@ use quota::Quotas;
 use record::{End, Record, Subject, Subjects};
 pub use rehearsal::{Rehearsal, Stage};
 use target::Target;
+pub use verify::PATH as VERIFY;
 
 /// All that judges and forwards, shared by the workers.
 pub struct Gate {

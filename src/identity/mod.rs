@@ -3,6 +3,7 @@
 mod fields;
 mod login;
 mod logout;
+pub mod openapi;
 mod password;
 mod refresh;
 mod refusal;

@@ -11,10 +11,10 @@ use crate::model::{ADMIN, Role, Username};
 use crate::tokens::TokenType;
 
 /// Accounts on a page, unless `?limit=` says otherwise.
-const PAGE: u32 = 100;
+pub(super) const PAGE: u32 = 100;
 
 /// The largest page.
-const LARGEST_PAGE: u32 = 1000;
+pub(super) const LARGEST_PAGE: u32 = 1000;
 
 impl Identity {
     pub(super) async fn list_users(

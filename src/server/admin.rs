@@ -1,4 +1,4 @@
-//! The admin listener: /livez, /readyz and /metrics, for those who operate the gateway. Never on the public listener.
+//! The admin listener: /livez, /readyz, /metrics and /openapi.json, for those who operate the gateway. Never on the public listener.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -122,7 +122,7 @@ impl Desk {
     }
 
     fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
-        let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
+        let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics" | "/openapi.json");
         if known && *request.method() != Method::GET && *request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -151,7 +151,12 @@ impl Desk {
                     text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written; see the log\n")
                 }
             },
-            _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n"),
+            "/openapi.json" => {
+                let mut response = text(StatusCode::OK, self.app.openapi().to_string());
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz, /metrics and /openapi.json\n"),
         }
     }
 }

@@ -147,7 +147,7 @@ pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
     server.add_service(Background::new(feed, Arc::clone(&app)));
     server.add_service(Reload::new(origin, Arc::clone(&app), Arc::clone(&doors), seen));
     if let Some((address, socket)) = sockets.admin {
-        tracing::info!(%address, "admin listening: /livez /readyz /metrics");
+        tracing::info!(%address, "admin listening: /livez /readyz /metrics /openapi.json");
         server.add_service(Admin::new(socket, Arc::clone(&app), watch, Arc::clone(&farewell), doors));
     }
     if let Some(predecessor) = predecessor {

@@ -19,6 +19,7 @@ mod jwt;
 mod python;
 mod endpoints;
 mod audit;
+mod openapi;
 mod blocklist;
 mod sessions;
 mod rotation;

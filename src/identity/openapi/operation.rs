@@ -1,0 +1,237 @@
+//! What each endpoint takes and answers, method by method.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::config::{self, IdentityHeader, IdentitySource, Registration, UsersAccess};
+use crate::identity::Endpoint;
+use crate::identity::openapi::responses::{Answers, Good};
+use crate::identity::openapi::schema;
+use crate::identity::users::{LARGEST_PAGE, PAGE};
+use crate::message::Rejection;
+use crate::model::{ADMIN, ResponseStyle, UsernameError};
+
+/// One method of one endpoint.
+pub(super) struct Operation {
+    id: &'static str,
+    summary: &'static str,
+    /// The name of the security scheme that it asks for.
+    credential: Option<&'static str>,
+    parameters: Vec<Value>,
+    /// The schema of the body's fields.
+    body: Option<Value>,
+    good: Option<(StatusCode, Good)>,
+    refusals: Vec<Rejection>,
+    /// Whether it answers other proxies: 401, 403 and 503 only.
+    is_verdict: bool,
+}
+
+/// What is the same for most.
+const PLAIN: Operation = Operation {
+    id: "",
+    summary: "",
+    credential: None,
+    parameters: Vec::new(),
+    body: None,
+    good: None,
+    refusals: Vec::new(),
+    is_verdict: false,
+};
+
+impl Operation {
+    /// That of an endpoint.
+    pub fn of(endpoint: Endpoint, method: &str, settings: &config::Identity) -> Self {
+        match endpoint {
+            Endpoint::Registration => register(settings),
+            Endpoint::Login => Self {
+                id: "login",
+                summary: "Open a session with name and password",
+                body: Some(schema::fields(&[("username", schema::given()), ("password", schema::given())])),
+                good: Some((StatusCode::OK, Good::Json("Pair"))),
+                refusals: all([unreadable(), vec![wrong(None), wrong(Some("alice"))]]),
+                ..PLAIN
+            },
+            Endpoint::Refresh => Self {
+                id: "refresh",
+                summary: "Get a new access token",
+                credential: Some("refresh"),
+                good: Some((StatusCode::OK, Good::Json("Access"))),
+                refusals: live(true),
+                ..PLAIN
+            },
+            Endpoint::LogoutAccess => Self {
+                id: "logoutAccess",
+                summary: "End this access token; one that has ended is fine",
+                credential: Some("access"),
+                good: Some((StatusCode::OK, Good::Json("Message"))),
+                refusals: signed(false),
+                ..PLAIN
+            },
+            Endpoint::LogoutRefresh => Self {
+                id: "logoutRefresh",
+                summary: "End this refresh token; one that has ended is fine",
+                credential: Some("refresh"),
+                good: Some((StatusCode::OK, Good::Json("Message"))),
+                refusals: signed(true),
+                ..PLAIN
+            },
+            Endpoint::Users => users(method, settings),
+        }
+    }
+
+    /// That of /auth/verify, whatever the method.
+    pub fn verify(headers: &[IdentityHeader]) -> Self {
+        let header = |header: &IdentityHeader| {
+            let required = matches!(header.source, IdentitySource::Subject | IdentitySource::TokenId);
+            (header.name.clone(), json!({ "required": required, "schema": { "type": "string" } }))
+        };
+        Self {
+            id: "verify",
+            summary: "Whether this access token is good; for a trusted proxy that sends X-Forwarded-Method, -Host and \
+                      -Uri: whether that request may pass",
+            credential: Some("access"),
+            good: Some((StatusCode::OK, Good::Headers(headers.iter().map(header).collect()))),
+            refusals: all([live(false), vec![Rejection::Forbidden("This needs one of the roles admin".into())]]),
+            is_verdict: true,
+            ..PLAIN
+        }
+    }
+
+    /// As the document has it.
+    pub fn describe(self, method: &str, style: ResponseStyle) -> Value {
+        let head = method == "HEAD";
+        let mut answers = Answers::new(style, head, self.is_verdict);
+        if let Some((status, good)) = self.good {
+            answers.add_good(status, good);
+        }
+        for refusal in self.refusals.into_iter().chain(everywhere()) {
+            answers.add_refusal(refusal);
+        }
+        let id = if self.is_verdict || head {
+            format!("{}_{}", self.id, method.to_ascii_lowercase())
+        } else {
+            self.id.into()
+        };
+        let mut described = Map::new();
+        described.insert("operationId".into(), id.into());
+        described.insert("summary".into(), self.summary.into());
+        described.insert("parameters".into(), self.parameters.into());
+        described.insert("responses".into(), answers.describe());
+        described.insert("security".into(), self.credential.map(|scheme| json!({ scheme: [] })).into_iter().collect());
+        if let Some(schema) = self.body {
+            described.insert("requestBody".into(), body(&schema, style));
+        }
+        Value::Object(described)
+    }
+}
+
+fn body(schema: &Value, style: ResponseStyle) -> Value {
+    let types: &[&str] = match style {
+        ResponseStyle::Standard => &["application/json", "application/x-www-form-urlencoded"],
+        ResponseStyle::Flask => &["application/json", "application/x-www-form-urlencoded", "multipart/form-data"],
+    };
+    let content: Map<String, Value> =
+        types.iter().map(|kind| ((*kind).to_owned(), json!({ "schema": schema }))).collect();
+    json!({ "required": true, "content": content })
+}
+
+fn register(settings: &config::Identity) -> Operation {
+    let operation = Operation { id: "register", summary: "Make an account, and open its first session", ..PLAIN };
+    let created = match settings.responses {
+        ResponseStyle::Standard => StatusCode::CREATED,
+        ResponseStyle::Flask => StatusCode::OK,
+    };
+    match settings.registration {
+        Registration::Closed => {
+            Operation { summary: "Registration is closed", refusals: vec![Rejection::RegistrationClosed], ..operation }
+        }
+        Registration::Open => Operation {
+            body: Some(schema::fields(&[
+                ("username", schema::new_username()),
+                ("password", schema::new_password(&settings.password)),
+            ])),
+            good: Some((created, Good::Json("Pair"))),
+            refusals: all([
+                unreadable(),
+                vec![
+                    Rejection::InvalidUsername(UsernameError::Length),
+                    Rejection::WeakPassword(
+                        format!("A password has at least {} bytes", settings.password.min_length).into(),
+                    ),
+                    Rejection::UserExists("alice".into()),
+                ],
+            ]),
+            ..operation
+        },
+    }
+}
+
+fn users(method: &str, settings: &config::Identity) -> Operation {
+    let (credential, refusals) = match settings.users {
+        UsersAccess::Anyone | UsersAccess::Off => (None, Vec::new()),
+        UsersAccess::Admin => {
+            let forbidden = Rejection::Forbidden(format!("This needs the role {ADMIN}").into());
+            (Some("access"), all([live(false), vec![forbidden]]))
+        }
+    };
+    let operation = Operation { credential, refusals, ..PLAIN };
+    if method == "DELETE" {
+        let good = Some((StatusCode::OK, Good::Json("Message")));
+        return Operation { id: "deleteUsers", summary: "Delete all other accounts", good, ..operation };
+    }
+    let parameters = vec![
+        json!({ "name": "after", "in": "query", "schema": { "type": "string" }, "description": "Names after this one" }),
+        json!({
+            "name": "limit",
+            "in": "query",
+            "schema": { "type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE },
+        }),
+    ];
+    let good = Some((StatusCode::OK, Good::Json("Users")));
+    Operation { id: "listUsers", summary: "List accounts in the order of their names", parameters, good, ..operation }
+}
+
+fn all<const N: usize>(lists: [Vec<Rejection>; N]) -> Vec<Rejection> {
+    lists.into_iter().flatten().collect()
+}
+
+/// What any request may meet.
+fn everywhere() -> [Rejection; 5] {
+    [
+        Rejection::BadRequest("The request is malformed".into()),
+        Rejection::BadHeader("A field has a name that is no token, or a value with control characters".into()),
+        Rejection::HeadersTooLarge,
+        Rejection::Unavailable("".into()),
+        Rejection::Internal("".into()),
+    ]
+}
+
+/// To a body.
+fn unreadable() -> Vec<Rejection> {
+    vec![
+        Rejection::FieldMissing("username"),
+        Rejection::MalformedBody("The body is no JSON: line 1, column 1".into()),
+        Rejection::UnsupportedMediaType("application/json or application/x-www-form-urlencoded"),
+        Rejection::BodyTooLarge,
+    ]
+}
+
+fn wrong(unknown: Option<&str>) -> Rejection {
+    Rejection::WrongCredentials { unknown: unknown.map(str::to_owned) }
+}
+
+/// To a token that may have ended.
+fn signed(refresh: bool) -> Vec<Rejection> {
+    vec![
+        Rejection::TokenMissing { other_scheme: false },
+        Rejection::HeaderMalformed,
+        Rejection::TokenInvalid("Signature verification failed".into()),
+        Rejection::TokenWrongType { refresh },
+        Rejection::TokenAmbiguous,
+    ]
+}
+
+/// To a token that must be good.
+fn live(refresh: bool) -> Vec<Rejection> {
+    all([signed(refresh), vec![Rejection::TokenExpired, Rejection::TokenRevoked]])
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::accounts::Legacy;
+use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Config};
@@ -15,6 +16,7 @@ use crate::secret::Secret;
 use crate::sessions;
 use crate::store::flask::{Database, Names, User};
 use crate::store::{Imported, Key, NewAccount, Store};
+use crate::telemetry::audit::{About, Event};
 
 /// Rows of one transaction: few, because a running gateway's logouts wait meanwhile.
 const BATCH: usize = 1000;
@@ -69,6 +71,7 @@ impl Flask {
         // All of it is read before anything is written.
         let database = Database::open(&self.file, &names)?;
         let (users, revoked) = (database.users()?, database.revoked()?);
+        let mut witness = Witness::open(&config)?;
         let store = Store::open(&config.store)?;
         let now = clock::now();
         block_on(async {
@@ -76,6 +79,8 @@ impl Flask {
             take_revoked(&store, &database, revoked, now, self.lifetime.max(longest(&config))).await?;
             Ok(())
         })?;
+        let file = Some(("file", self.file.display().to_string()));
+        witness.tell(Event::Import, &About { more: file, ..About::default() });
         tell_of_tokens(&config);
         Ok(())
     }

@@ -69,6 +69,8 @@ pub enum Event {
     UserDisable,
     /// It lets one in again.
     UserEnable,
+    /// It takes over the accounts and revoked tokens of another application.
+    Import,
     /// It revokes a token, a session, or all tokens of a user: which one, the line names.
     Revocation,
 }
@@ -94,6 +96,7 @@ impl Event {
             Self::UserPassword => "user_password",
             Self::UserDisable => "user_disable",
             Self::UserEnable => "user_enable",
+            Self::Import => "import",
             Self::Revocation => "revocation",
         }
     }

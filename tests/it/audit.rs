@@ -130,6 +130,49 @@ fn the_life_of_an_account() {
 }
 
 #[test]
+fn the_ends_of_sessions() {
+    let origin = Origin::start();
+    let rotating = json!({"enabled": true, "grace": "0s"});
+    let (gateway, path) = with_file(Setup::new(origin.address).set("identity.refresh_rotation", rotating));
+    let success = |count: usize, event: &str, about: &Value| {
+        check(&last(&path, count), &merged(&json!({"event": event, "outcome": "success"}), about));
+    };
+    let first = gateway.register("alice");
+    let second = gateway.login("alice");
+    let sid = jwt::claims_of(&first.access)["sid"].as_str().unwrap().to_owned();
+    request("DELETE", &format!("/sessions/{sid}")).bearer(&second.access).send(gateway.public);
+    success(3, "session_end", &merged(&of_token(&second.access), &json!({"ended": sid})));
+    request("DELETE", "/sessions/none").bearer(&second.access).send(gateway.public);
+    check(&last(&path, 4), &json!({"event": "session_end", "reason": "no_route", "ended": "none"}));
+    post("/logout").bearer(&second.refresh).send(gateway.public);
+    success(5, "logout", &of_token(&second.refresh));
+
+    let third = gateway.login("alice");
+    let body = json!({"old_password": PASSWORD, "new_password": format!("{PASSWORD} 2")});
+    let changed = post("/password").bearer(&third.access).json(&body).send(gateway.public).json();
+    let pair = |name: &str| changed[name].as_str().unwrap().to_owned();
+    success(7, "password", &of_token(&pair("access_token")));
+    post("/password").bearer(&pair("access_token")).json(&body).send(gateway.public);
+    check(&last(&path, 8), &json!({"event": "password", "reason": "wrong_credentials", "user": "alice"}));
+
+    let root = pair("refresh_token");
+    let child = post("/token/refresh").bearer(&root).send(gateway.public).json()["refresh_token"].clone();
+    post("/token/refresh").bearer(child.as_str().unwrap()).send(gateway.public);
+    success(10, "refresh", &of_token(child.as_str().unwrap()));
+    post("/token/refresh").bearer(&root).send(gateway.public);
+    let reused = merged(&of_token(&root), &json!({"event": "reuse", "outcome": "failure", "reason": "token_revoked"}));
+    check(&last(&path, 11), &reused);
+
+    let body = credentials("alice", &format!("{PASSWORD} 2"));
+    let fourth = post("/login").json(&body).send(gateway.public).json()["access_token"].clone();
+    post("/logout/all").bearer(fourth.as_str().unwrap()).send(gateway.public);
+    success(13, "logout_all", &of_token(fourth.as_str().unwrap()));
+    get("/sessions").bearer(fourth.as_str().unwrap()).send(gateway.public);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains(PASSWORD) && !text.contains(&root), "{text}");
+}
+
+#[test]
 fn an_administrator_and_the_command_line() {
     let origin = Origin::start();
     let (gateway, path) = with_file(Setup::new(origin.address));

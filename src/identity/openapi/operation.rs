@@ -1,5 +1,7 @@
 //! What each endpoint takes and answers, method by method.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -15,8 +17,8 @@ use crate::model::{ADMIN, ResponseStyle, UsernameError};
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
-    /// The name of the security scheme that it asks for.
-    credential: Option<&'static str>,
+    /// The security schemes of which it asks for one.
+    credentials: &'static [&'static str],
     parameters: Vec<Value>,
     /// The schema of the body's fields.
     body: Option<Value>,
@@ -30,7 +32,7 @@ pub(super) struct Operation {
 const PLAIN: Operation = Operation {
     id: "",
     summary: "",
-    credential: None,
+    credentials: &[],
     parameters: Vec::new(),
     body: None,
     good: None,
@@ -54,29 +56,45 @@ impl Operation {
             Endpoint::Refresh => Self {
                 id: "refresh",
                 summary: "Get a new access token",
-                credential: Some("refresh"),
-                good: Some((StatusCode::OK, Good::Json("Access"))),
-                refusals: live(true),
+                credentials: &["refresh"],
+                good: Some((
+                    StatusCode::OK,
+                    Good::Json(if settings.refresh_rotation.is_some() { "Renewal" } else { "Access" }),
+                )),
+                refusals: all([live(true), vec![Rejection::TooManyRequests(Duration::from_secs(2))]]),
                 ..PLAIN
             },
-            Endpoint::LogoutAccess => Self {
-                id: "logoutAccess",
-                summary: "End this access token; one that has ended is fine",
-                credential: Some("access"),
-                good: Some((StatusCode::OK, Good::Json("Message"))),
-                refusals: signed(false),
-                ..PLAIN
+            Endpoint::LogoutAccess => {
+                let summary = "End this access token; one that has ended is fine";
+                Self::told("logoutAccess", summary, &["access"], of_type(false))
+            }
+            Endpoint::LogoutRefresh => {
+                let summary = "End this refresh token; one that has ended is fine";
+                Self::told("logoutRefresh", summary, &["refresh"], of_type(true))
+            }
+            Endpoint::Logout => {
+                let summary = "End the session of this token; one that has ended is fine";
+                Self::told("logout", summary, &["access", "refresh"], signed())
+            }
+            Endpoint::LogoutAll => Self::told("logoutAll", "End all sessions", &["access"], live(false)),
+            Endpoint::Sessions => Self {
+                good: Some((StatusCode::OK, Good::Json("Sessions"))),
+                ..Self::told("listSessions", "List the sessions that are open", &["access"], live(false))
             },
-            Endpoint::LogoutRefresh => Self {
-                id: "logoutRefresh",
-                summary: "End this refresh token; one that has ended is fine",
-                credential: Some("refresh"),
-                good: Some((StatusCode::OK, Good::Json("Message"))),
-                refusals: signed(true),
-                ..PLAIN
-            },
+            Endpoint::Session => end_session(),
+            Endpoint::Password => change_password(settings),
             Endpoint::Users => users(method, settings),
         }
+    }
+
+    /// One that takes nothing but a token, and says in a sentence what was done.
+    fn told(
+        id: &'static str,
+        summary: &'static str,
+        credentials: &'static [&'static str],
+        refusals: Vec<Rejection>,
+    ) -> Self {
+        Self { id, summary, credentials, good: Some((StatusCode::OK, Good::Json("Message"))), refusals, ..PLAIN }
     }
 
     /// That of /auth/verify, whatever the method.
@@ -89,7 +107,7 @@ impl Operation {
             id: "verify",
             summary: "Whether this access token is good; for a trusted proxy that sends X-Forwarded-Method, -Host and \
                       -Uri: whether that request may pass",
-            credential: Some("access"),
+            credentials: &["access"],
             good: Some((StatusCode::OK, Good::Headers(headers.iter().map(header).collect()))),
             refusals: all([live(false), vec![Rejection::Forbidden("This needs one of the roles admin".into())]]),
             is_verdict: true,
@@ -117,7 +135,8 @@ impl Operation {
         described.insert("summary".into(), self.summary.into());
         described.insert("parameters".into(), self.parameters.into());
         described.insert("responses".into(), answers.describe());
-        described.insert("security".into(), self.credential.map(|scheme| json!({ scheme: [] })).into_iter().collect());
+        let schemes = self.credentials.iter().map(|scheme| json!({ *scheme: [] }));
+        described.insert("security".into(), schemes.collect());
         if let Some(schema) = self.body {
             described.insert("requestBody".into(), body(&schema, style));
         }
@@ -166,15 +185,48 @@ fn register(settings: &config::Identity) -> Operation {
     }
 }
 
+fn end_session() -> Operation {
+    Operation {
+        id: "endSession",
+        summary: "End one of the own sessions",
+        credentials: &["access"],
+        parameters: vec![json!({
+            "name": "id",
+            "in": "path",
+            "required": true,
+            "schema": { "type": "string", "format": "uuid" },
+        })],
+        good: Some((StatusCode::OK, Good::Json("Message"))),
+        refusals: all([live(false), vec![Rejection::NoRoute, Rejection::BadPath("The path is ambiguous".into())]]),
+        ..PLAIN
+    }
+}
+
+fn change_password(settings: &config::Identity) -> Operation {
+    let weak = format!("A password has at least {} bytes", settings.password.min_length);
+    Operation {
+        id: "changePassword",
+        summary: "Set a new password; all sessions end, and a fresh one begins",
+        credentials: &["access"],
+        body: Some(schema::fields(&[
+            ("old_password", schema::given()),
+            ("new_password", schema::new_password(&settings.password)),
+        ])),
+        good: Some((StatusCode::OK, Good::Json("Pair"))),
+        refusals: all([live(false), unreadable(), vec![Rejection::WeakPassword(weak.into()), wrong(None)]]),
+        ..PLAIN
+    }
+}
+
 fn users(method: &str, settings: &config::Identity) -> Operation {
-    let (credential, refusals) = match settings.users {
-        UsersAccess::Anyone | UsersAccess::Off => (None, Vec::new()),
+    let (credentials, refusals) = match settings.users {
+        UsersAccess::Anyone | UsersAccess::Off => (&[][..], Vec::new()),
         UsersAccess::Admin => {
             let forbidden = Rejection::Forbidden(format!("This needs the role {ADMIN}").into());
-            (Some("access"), all([live(false), vec![forbidden]]))
+            (&["access"][..], all([live(false), vec![forbidden]]))
         }
     };
-    let operation = Operation { credential, refusals, ..PLAIN };
+    let operation = Operation { credentials, refusals, ..PLAIN };
     if method == "DELETE" {
         let good = Some((StatusCode::OK, Good::Json("Message")));
         return Operation { id: "deleteUsers", summary: "Delete all other accounts", good, ..operation };
@@ -221,17 +273,21 @@ fn wrong(unknown: Option<&str>) -> Rejection {
 }
 
 /// To a token that may have ended.
-fn signed(refresh: bool) -> Vec<Rejection> {
+fn signed() -> Vec<Rejection> {
     vec![
         Rejection::TokenMissing { other_scheme: false },
         Rejection::HeaderMalformed,
         Rejection::TokenInvalid("Signature verification failed".into()),
-        Rejection::TokenWrongType { refresh },
         Rejection::TokenAmbiguous,
     ]
 }
 
+/// To one of either type.
+fn of_type(refresh: bool) -> Vec<Rejection> {
+    all([signed(), vec![Rejection::TokenWrongType { refresh }]])
+}
+
 /// To a token that must be good.
 fn live(refresh: bool) -> Vec<Rejection> {
-    all([signed(refresh), vec![Rejection::TokenExpired, Rejection::TokenRevoked]])
+    all([of_type(refresh), vec![Rejection::TokenExpired, Rejection::TokenRevoked]])
 }

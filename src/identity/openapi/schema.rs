@@ -10,14 +10,27 @@ use crate::model::Username;
 pub(super) fn components() -> Value {
     let text = json!({ "type": "string" });
     let token = json!({ "type": "string", "pattern": r"^[\w-]+\.[\w-]+\.[\w-]+$" });
+    let time = json!({ "type": "string", "format": "date-time" });
     json!({
         "Message": object(&json!({ "message": text })),
         "Pair": object(&json!({ "message": text, "access_token": token, "refresh_token": token })),
         "Access": object(&json!({ "access_token": token })),
+        "Renewal": object(&json!({ "access_token": token, "refresh_token": token })),
+        "Session": object(&json!({
+            "id": text,
+            "created": time,
+            "last_used": time,
+            "address": { "type": ["string", "null"] },
+            "user_agent": { "type": ["string", "null"] },
+            "current": { "type": "boolean" },
+        })),
+        "Sessions": object(&json!({
+            "sessions": { "type": "array", "items": { "$ref": "#/components/schemas/Session" } },
+        })),
         "User": object(&json!({
             "username": text,
             "roles": { "type": "array", "items": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$" } },
-            "created": { "type": "string", "format": "date-time" },
+            "created": time,
         })),
         "Users": object(&json!({
             "users": { "type": "array", "items": { "$ref": "#/components/schemas/User" } },

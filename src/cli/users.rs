@@ -136,8 +136,14 @@ impl Users {
                 Office::open(&config, false)?.change(&name, Change::Disabled(!undo), done)
             }
             Self::Unlock { name, address, config } => {
-                let store = Store::open_existing(&load(&config.path)?.store)?;
-                block_on(unlock(&store, name, address))
+                let config = load(&config.path)?;
+                let store = Store::open_existing(&config.store)?;
+                let mut witness = Witness::open(&config)?;
+                let more = address.map(|address| ("address", address.to_string()));
+                let about = About { user: name.clone(), more, ..About::default() };
+                block_on(unlock(&store, name, address))?;
+                witness.tell(Event::UserUnlock, &about);
+                Ok(())
             }
         }
     }

@@ -10,12 +10,8 @@ use super::problem::{Problem, quote};
 use super::spelling;
 
 /// Keys that the contract has and this version has not, by the mapping that they stand in.
-const LATER: [(&str, &str); 4] = [
-    ("store", "encryption_key"),
-    ("tokens", "algorithm"),
-    ("tokens", "trusted"),
-    ("routes.auth", "issuers"),
-];
+const LATER: [(&str, &str); 4] =
+    [("store", "encryption_key"), ("tokens", "algorithm"), ("tokens", "trusted"), ("routes.auth", "issuers")];
 
 /// Reads the text of a file.
 ///

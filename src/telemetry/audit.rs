@@ -71,6 +71,8 @@ pub enum Event {
     UserEnable,
     /// It takes over the accounts and revoked tokens of another application.
     Import,
+    /// It forgets the failures that are counted against a name or an address.
+    UserUnlock,
     /// It revokes a token, a session, or all tokens of a user: which one, the line names.
     Revocation,
 }
@@ -96,6 +98,7 @@ impl Event {
             Self::UserPassword => "user_password",
             Self::UserDisable => "user_disable",
             Self::UserEnable => "user_enable",
+            Self::UserUnlock => "user_unlock",
             Self::Import => "import",
             Self::Revocation => "revocation",
         }

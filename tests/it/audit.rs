@@ -194,6 +194,7 @@ fn an_administrator_and_the_command_line() {
         (&["users", "password", "bob"], json!({"event": "user_password", "user": "bob"})),
         (&["users", "disable", "bob"], json!({"event": "user_disable", "user": "bob"})),
         (&["users", "disable", "--undo", "bob"], json!({"event": "user_enable", "user": "bob"})),
+        (&["users", "unlock", "bob"], json!({"event": "user_unlock", "user": "bob"})),
         (&["tokens", "revoke", &bob.access], json!({"event": "revocation", "user": "bob", "jti": jti})),
         (&["tokens", "revoke", "--jti", "x"], json!({"event": "revocation", "user": null, "jti": "x"})),
         (&["tokens", "revoke", "--session", sid], json!({"event": "revocation", "sid": sid, "jti": null})),

@@ -50,7 +50,7 @@ impl Operation {
                 summary: "Open a session with name and password",
                 body: Some(schema::fields(&[("username", schema::given()), ("password", schema::given())])),
                 good: Some((StatusCode::OK, Good::Json("Pair"))),
-                refusals: all([unreadable(), vec![wrong(None), wrong(Some("alice"))]]),
+                refusals: all([unreadable(), vec![wrong(None), wrong(Some("alice")), too_many()]]),
                 ..PLAIN
             },
             Endpoint::Refresh => Self {
@@ -61,7 +61,7 @@ impl Operation {
                     StatusCode::OK,
                     Good::Json(if settings.refresh_rotation.is_some() { "Renewal" } else { "Access" }),
                 )),
-                refusals: all([live(true), vec![Rejection::TooManyRequests(Duration::from_secs(2))]]),
+                refusals: all([live(true), vec![too_many()]]),
                 ..PLAIN
             },
             Endpoint::LogoutAccess => {
@@ -178,6 +178,7 @@ fn register(settings: &config::Identity) -> Operation {
                         format!("A password has at least {} bytes", settings.password.min_length).into(),
                     ),
                     Rejection::UserExists("alice".into()),
+                    too_many(),
                 ],
             ]),
             ..operation
@@ -213,7 +214,7 @@ fn change_password(settings: &config::Identity) -> Operation {
             ("new_password", schema::new_password(&settings.password)),
         ])),
         good: Some((StatusCode::OK, Good::Json("Pair"))),
-        refusals: all([live(false), unreadable(), vec![Rejection::WeakPassword(weak.into()), wrong(None)]]),
+        refusals: all([live(false), unreadable(), vec![Rejection::WeakPassword(weak.into()), wrong(None), too_many()]]),
         ..PLAIN
     }
 }
@@ -270,6 +271,10 @@ fn unreadable() -> Vec<Rejection> {
 
 fn wrong(unknown: Option<&str>) -> Rejection {
     Rejection::WrongCredentials { unknown: unknown.map(str::to_owned) }
+}
+
+fn too_many() -> Rejection {
+    Rejection::TooManyRequests(Duration::from_secs(2))
 }
 
 /// To a token that may have ended.

@@ -214,7 +214,7 @@ fn an_administrator_and_the_command_line() {
     let root = gateway.login("root");
     assert_eq!(request("DELETE", "/users").bearer(&root.access).send(gateway.public).status, 200);
     let expected = json!({"event": "users_delete", "actor": "client", "user": "root", "count": "1"});
-    check(&last(&path, 15), &expected);
+    check(&last(&path, 16), &expected);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains(PASSWORD) && !text.contains(&bob.access), "{text}");
 }

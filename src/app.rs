@@ -10,9 +10,8 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{Answerers, Gate, Worker, route};
 use crate::identity::Identity;
-use crate::secret::Secret;
-use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
-use crate::store::{self, KeyState, SigningKey, Store};
+use crate::sessions::{Blocklist, Freshness, Keyring, KeyringError, Sessions, Truth};
+use crate::store::{self, Store};
 use crate::telemetry;
 use crate::telemetry::access;
 use crate::telemetry::metrics::{self, Connections, Metrics, Reading};
@@ -41,9 +40,9 @@ pub enum Error {
     /// The access log's thread.
     #[error("the access log cannot be started: {0}")]
     AccessLog(#[source] std::io::Error),
-    /// No random numbers.
-    #[error("the system gives no random numbers for a signing key")]
-    Random,
+    /// The signing keys.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
 }
 
 /// Every part, ready to serve.
@@ -65,7 +64,7 @@ pub struct Edition {
 /// What outlives a reload.
 struct Lasting {
     store: Store,
-    key: SigningKey,
+    keyring: Keyring,
     blocklist: Blocklist,
     freshness: Freshness,
     hasher: Hasher,
@@ -81,13 +80,17 @@ impl App {
     /// What keeps the program from starting.
     pub async fn build(config: Config) -> Result<(Self, Feed), Error> {
         let store = Store::open(&config.store)?;
-        let key = signing_key(&store).await?;
-        let feed = Feed::load(store.clone(), config.store.clone()).await?;
+        let keyring = Keyring::load(store.clone(), &config.tokens).await?;
+        let sealed = store.seal_keys().await?;
+        if sealed > 0 {
+            tracing::info!(keys = sealed, "signing keys that were stored plain are encrypted from now on");
+        }
+        let feed = Feed::load(store.clone(), keyring.clone(), config.store.clone()).await?;
         let metrics = Metrics::new()?;
         let shape = telemetry::log::shape(&config.log);
         let access = access::Writer::start(shape, metrics.lost_lines.clone()).map_err(Error::AccessLog)?;
         let lasting = Lasting {
-            key,
+            keyring,
             blocklist: feed.blocklist().clone(),
             freshness: feed.freshness().clone(),
             hasher: Hasher::start(config.identity.password.argon2, cores())?,
@@ -169,15 +172,21 @@ impl Lasting {
     async fn edition(&self, config: Config, previous: Option<&Edition>) -> Result<Edition, Error> {
         let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
         let longest = self.store.raise_longest_lifetime(longest).await?;
-        let truth =
-            Truth { store: self.store.clone(), blocklist: self.blocklist.clone(), freshness: self.freshness.clone() };
-        let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
+        let truth = Truth {
+            store: self.store.clone(),
+            blocklist: self.blocklist.clone(),
+            keyring: self.keyring.clone(),
+            freshness: self.freshness.clone(),
+        };
+        let sessions = Arc::new(Sessions::new(&config, truth, longest));
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), config.identity.password);
         let identity = Identity::new(accounts, Arc::clone(&sessions), &config);
         let past = previous.map(|previous| previous.gate.upstreams());
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;
         let answerers = Answerers { identity, sessions, upstreams };
         let gate = Gate::new(&config, answerers, &self.metrics, previous.map(|previous| &previous.gate))?;
+        // Last: all editions share the keys, and one that could not be built must not change them.
+        self.keyring.settle(&config.tokens, longest, clock::now()).await?;
         Ok(Edition { config, gate })
     }
 }
@@ -194,21 +203,4 @@ impl Edition {
 /// One thread a core for hashing: more would only take turns.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The key of the store: made at the first start, and the same ever after.
-///
-/// # Errors
-/// The store's, or a system without random numbers.
-pub async fn signing_key(store: &Store) -> Result<SigningKey, Error> {
-    let mut secret = [0; 48];
-    aws_lc_rs::rand::fill(&mut secret).map_err(|_| Error::Random)?;
-    let candidate = SigningKey {
-        kid: uuid::Uuid::new_v4().to_string(),
-        algorithm: "HS256".into(),
-        secret: Secret::new(secret),
-        created: clock::now(),
-        state: KeyState::Signing,
-    };
-    Ok(store.load_or_make_key(candidate).await?)
 }

@@ -6,12 +6,12 @@ use crate::cli::tokens::read;
 use crate::cli::{ConfigPath, Refused, block_on, load, say};
 use crate::clock;
 use crate::config::Config;
+use crate::gate;
 use crate::gate::explain;
 use crate::message::Rejection;
 use crate::model::ResponseStyle;
-use crate::sessions::{Feed, Sessions, TokenType, Truth};
+use crate::sessions::{Feed, Keyring, Sessions, TokenType, Truth};
 use crate::store::Store;
-use crate::{app, gate};
 
 #[derive(Args)]
 pub struct Explain {
@@ -48,11 +48,11 @@ impl Explain {
 /// Judges the token as the running gateway would, from the same store.
 async fn judge(config: &Config, plan: &explain::Plan, token: &str) -> Result<(), Refused> {
     let store = Store::open_existing(&config.store)?;
-    let key = app::signing_key(&store).await?;
+    let keyring = Keyring::load(store.clone(), &config.tokens).await?;
     let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
-    let feed = Feed::load(store.clone(), config.store.clone()).await?;
-    let truth = Truth { store, blocklist: feed.blocklist().clone(), freshness: feed.freshness().clone() };
-    let sessions = Sessions::new(config, truth, &key, longest);
+    let feed = Feed::load(store.clone(), keyring.clone(), config.store.clone()).await?;
+    let (blocklist, freshness) = (feed.blocklist().clone(), feed.freshness().clone());
+    let sessions = Sessions::new(config, Truth { store, blocklist, keyring, freshness }, longest);
     let now = clock::now();
     let caller = sessions.verify(token, TokenType::Access, now).map_err(|refusal| refused(&refusal.into()))?;
     say(format_args!("token:    {}", serde_json::Value::Object(caller.claims().all.clone())));

@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 mod health;
+mod keys;
 mod run;
 mod schema;
 mod tokens;
@@ -54,6 +55,9 @@ enum Command {
     /// Look into tokens, and revoke them.
     #[command(subcommand)]
     Tokens(tokens::Tokens),
+    /// Manage the keys that sign tokens.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Ask a running gateway whether it is ready: for a container's HEALTHCHECK.
     Health(ConfigPath),
 }
@@ -86,6 +90,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(explain)) => explain.run(),
         Some(Command::Users(users)) => users.run(),
         Some(Command::Tokens(tokens)) => tokens.run(),
+        Some(Command::Keys(keys)) => keys.run(),
         Some(Command::Health(config)) => health::health(&config.path),
     };
     match outcome {

@@ -4,12 +4,11 @@ use std::io::Read;
 
 use clap::{Args, Subcommand};
 
-use crate::app;
 use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::model::Username;
-use crate::sessions::{self, keep_token_until};
+use crate::sessions::{self, Keyring, keep_token_until};
 use crate::store::{Key, Kind, Revocation, Store};
 use crate::tokens::{Claims, Moment};
 
@@ -76,8 +75,8 @@ pub fn read(token: &str) -> Result<String, Refused> {
 }
 
 async fn verify(config: &Config, store: &Store, token: &str) -> Result<Claims, Refused> {
-    let key = app::signing_key(store).await?;
-    Ok(sessions::keys(config, &key).verify(token)?)
+    let keyring = Keyring::load(store.clone(), &config.tokens).await?;
+    Ok(keyring.read_token(token, &config.tokens)?)
 }
 
 async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refused> {

@@ -105,6 +105,10 @@ pub(super) struct Store {
     /// What happens then: `refuse`, or `serve` with the revocations that are known.
     #[schemars(extend("default" = "refuse"))]
     pub on_stale: Option<Choice<OnStale>>,
+    /// Encrypts the signing keys in the store: at least 32 bytes.
+    pub encryption_key: Option<Hidden>,
+    /// The same, read from a file.
+    pub encryption_key_file: Option<Text>,
 }
 
 /// What a store that is unheard for too long means.
@@ -119,10 +123,14 @@ pub(super) enum OnStale {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tokens {
-    /// Shared HS256 secret of at least 32 bytes; left out, a key is made and kept in the store.
+    /// Shared HS256 secret of at least 32 bytes; left out, keys are made and kept in the store. With another `algorithm` it
+    /// only verifies.
     pub secret: Option<Hidden>,
     /// The same, read from a file.
     pub secret_file: Option<Text>,
+    /// What new tokens are signed with. All but `HS256` are published at /.well-known/jwks.json.
+    #[schemars(extend("default" = "HS256"))]
+    pub algorithm: Option<Choice<Algorithm>>,
     /// Life of an access token.
     #[schemars(extend("default" = "15m"))]
     pub access_ttl: Option<Time>,
@@ -136,6 +144,19 @@ pub(super) struct Tokens {
     pub issuer: Option<Text>,
     /// `aud`, written and then required.
     pub audience: Option<Text>,
+}
+
+/// What tokens are signed with.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Algorithm {
+    #[serde(rename = "HS256")]
+    Hs256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    #[serde(rename = "ES256")]
+    Es256,
+    #[serde(rename = "RS256")]
+    Rs256,
 }
 
 /// The endpoints that the gateway answers itself.

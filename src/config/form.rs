@@ -10,10 +10,8 @@ use super::problem::{Problem, quote};
 use super::spelling;
 
 /// Keys that the contract has and this version has not, by the mapping that they stand in.
-const LATER: [(&str, &str); 7] = [
+const LATER: [(&str, &str); 5] = [
     ("log", "audit"),
-    ("store", "encryption_key"),
-    ("tokens", "algorithm"),
     ("tokens", "trusted"),
     ("identity", "refresh_rotation"),
     ("identity", "attempts"),

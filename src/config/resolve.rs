@@ -2,6 +2,7 @@
 
 mod server;
 mod listen;
+mod secret;
 mod tokens;
 mod identity;
 mod headers;
@@ -16,8 +17,12 @@ use super::file::{self, File};
 use super::key::Key;
 use super::problem::{Fault, Problem};
 use super::reader::{Notes, Reader};
-use super::scalar::Text;
+use super::scalar::{Hidden, Text};
 use super::{Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
+use crate::secret::Secret;
+
+/// Of `store.encryption_key`, in bytes.
+const LEAST_ENCRYPTION_KEY: usize = 32;
 
 /// Why there is no [`Config`].
 pub(super) struct Wrong {
@@ -85,7 +90,19 @@ fn store(reader: &mut Reader<'_>, store: file::Store) -> Store {
             file::OnStale::Refuse => OnStale::Refuse,
             file::OnStale::Serve => OnStale::Serve,
         },
+        encryption_key: encryption_key(reader, store.encryption_key, store.encryption_key_file),
     }
+}
+
+/// Too short a key could be guessed by whoever has the database.
+fn encryption_key(reader: &mut Reader<'_>, value: Option<Hidden>, file: Option<Text>) -> Option<Secret> {
+    let keys = (Key::of("store.encryption_key"), Key::of("store.encryption_key_file"));
+    let (key, secret) = secret::either(reader, keys.0, keys.1, (value, file))?;
+    if secret.len() < LEAST_ENCRYPTION_KEY {
+        let message = format!("the key has {} bytes; it needs {LEAST_ENCRYPTION_KEY} at least", secret.len());
+        reader.refuse(&key, message, "Make one with `openssl rand -base64 32`, and keep it apart from the database");
+    }
+    Some(secret)
 }
 
 /// The path in `sqlite:PATH`. The URL may hold a password, so that it is never repeated.

@@ -7,6 +7,7 @@ mod refresh;
 mod refusal;
 mod registration;
 mod users;
+mod jwks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,12 +43,21 @@ pub enum Endpoint {
     LogoutRefresh,
     /// GET and DELETE /users.
     Users,
+    /// GET /.well-known/jwks.json.
+    Jwks,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Registration, Self::Login, Self::Refresh, Self::LogoutAccess, Self::LogoutRefresh, Self::Users];
+    pub const ALL: [Self; 7] = [
+        Self::Registration,
+        Self::Login,
+        Self::Refresh,
+        Self::LogoutAccess,
+        Self::LogoutRefresh,
+        Self::Users,
+        Self::Jwks,
+    ];
 
     /// Its path without the prefix.
     pub const fn path(self) -> &'static str {
@@ -58,14 +68,26 @@ impl Endpoint {
             Self::LogoutAccess => "/logout/access",
             Self::LogoutRefresh => "/logout/refresh",
             Self::Users => "/users",
+            Self::Jwks => "/.well-known/jwks.json",
+        }
+    }
+
+    /// Where it is answered. Others ask for the keys where the standards put them: they never move.
+    pub fn place(self, settings: &config::Identity) -> String {
+        match self {
+            Self::Jwks => self.path().to_owned(),
+            moved => format!("{}{}", settings.prefix, moved.path()),
         }
     }
 
     /// The endpoint at a canonical path, with or without one trailing slash.
     pub fn find(settings: &config::Identity, path: &str) -> Option<Self> {
-        let path = path.strip_prefix(settings.prefix.as_str())?;
         let path = path.strip_suffix('/').unwrap_or(path);
-        let found = Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)?;
+        if path == Self::Jwks.path() {
+            return Some(Self::Jwks);
+        }
+        let path = path.strip_prefix(settings.prefix.as_str())?;
+        let found = Self::ALL.into_iter().find(|endpoint| endpoint.path() == path && *endpoint != Self::Jwks)?;
         let hidden = found == Self::Users && settings.users == UsersAccess::Off;
         (!hidden).then_some(found)
     }
@@ -92,6 +114,7 @@ impl Endpoint {
     pub const fn methods(self) -> &'static str {
         match self {
             Self::Users => "DELETE, GET, HEAD",
+            Self::Jwks => "GET, HEAD",
             Self::Registration | Self::Login | Self::Refresh | Self::LogoutAccess | Self::LogoutRefresh => "POST",
         }
     }
@@ -145,6 +168,7 @@ impl Identity {
             Endpoint::LogoutRefresh => self.log_out(TokenType::Refresh, origin, &head.headers).await,
             Endpoint::Users if head.method == Method::DELETE => self.delete_users(origin, &head.headers).await,
             Endpoint::Users => self.list_users(origin, &head.headers, &head.uri).await,
+            Endpoint::Jwks => Ok(self.jwks()),
         }
     }
 

@@ -25,6 +25,7 @@ impl From<tokens::Error> for Rejection {
             tokens::Error::Header(why) | tokens::Error::Claim(why) => Self::TokenInvalid(why.into()),
             signature @ tokens::Error::Signature => Self::TokenInvalid(signature.to_string().into()),
             tokens::Error::Expired => Self::TokenExpired,
+            tokens::Error::Revoked => Self::TokenRevoked,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod blocklist;
 mod credential;
+mod keyring;
 mod feed;
 
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use moka::sync::Cache;
 use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
 use crate::model::{SessionId, TokenId, Username};
-use crate::store::{Account, Kind, NewSession, Revocation, SigningKey, Store, Use};
-use crate::tokens::{self, Keys, Moment, New};
+use crate::store::{Account, Kind, NewSession, Revocation, Store, Use};
+use crate::tokens::{self, Moment, New};
 
 pub use crate::tokens::TokenType;
 pub use blocklist::Blocklist;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
+pub use keyring::{Keyring, KeyringError, STANDBY, last_use, make};
 
 /// Kept beyond a token's last moment, so that a stepped clock or a raised leeway revives nothing.
 const RETENTION: Duration = Duration::from_secs(3600);
@@ -98,12 +100,14 @@ pub fn keep_token_until(expires: UnixTime) -> UnixTime {
     expires + RETENTION
 }
 
-/// What is known of revocations, on disk and in memory; a [`Feed`] keeps the two alike.
+/// What is known of revocations and keys, on disk and in memory; a [`Feed`] keeps the two alike.
 pub struct Truth {
     /// On disk.
     pub store: Store,
-    /// In memory.
+    /// The revocations in memory.
     pub blocklist: Blocklist,
+    /// The keys in memory.
+    pub keyring: Keyring,
     /// How well the two agree.
     pub freshness: Freshness,
 }
@@ -111,7 +115,7 @@ pub struct Truth {
 /// See the module.
 pub struct Sessions {
     store: Store,
-    keys: Keys,
+    keyring: Keyring,
     blocklist: Blocklist,
     freshness: Freshness,
     verdicts: Cache<Box<str>, Arc<Signed>, ahash::RandomState>,
@@ -128,10 +132,10 @@ struct Settings {
 
 impl Sessions {
     /// Builds the part; `longest` is the longest token life that the store remembers.
-    pub fn new(config: &Config, truth: Truth, key: &SigningKey, longest: Duration) -> Self {
+    pub fn new(config: &Config, truth: Truth, longest: Duration) -> Self {
         Self {
             store: truth.store,
-            keys: keys(config, key),
+            keyring: truth.keyring,
             blocklist: truth.blocklist,
             freshness: truth.freshness,
             verdicts: Cache::builder()
@@ -171,7 +175,7 @@ impl Sessions {
         if claims.kind != kind {
             return Err(Refusal::WrongType(kind));
         }
-        if signed.is_revoked(&self.blocklist, self.moment(now)) {
+        if !signed.is_trusted(&self.keyring) || signed.is_revoked(&self.blocklist, self.moment(now)) {
             return Err(Refusal::Revoked);
         }
         if self.freshness.is_stale() {
@@ -198,10 +202,12 @@ impl Sessions {
     /// # Errors
     /// What is wrong with the token that does not change with time.
     pub fn open_signed(&self, token: &str) -> Result<Arc<Signed>, tokens::Error> {
-        if let Some(signed) = self.verdicts.get(token) {
+        // One whose key is gone is looked at anew, for the sake of a truthful refusal.
+        if let Some(signed) = self.verdicts.get(token).filter(|signed| signed.is_trusted(&self.keyring)) {
             return Ok(signed);
         }
-        let signed = Arc::new(Signed::new(token, self.keys.verify(token)?, &self.settings.headers));
+        let (verified, known) = self.keyring.verify(token, &self.settings.tokens)?;
+        let signed = Arc::new(Signed::new(token, verified, known, &self.settings.headers));
         self.verdicts.insert(token.into(), Arc::clone(&signed));
         Ok(signed)
     }
@@ -230,7 +236,7 @@ impl Sessions {
     pub fn issue(&self, ticket: &Ticket, account: &Account) -> Result<Pair, Refusal> {
         let fresh = self.settings.style == ResponseStyle::Standard;
         let sign = |kind, life| {
-            self.keys.sign(&New {
+            self.sign(&New {
                 kind,
                 subject: account.username.as_str(),
                 token: &TokenId::random(),
@@ -246,6 +252,15 @@ impl Sessions {
             access: sign(TokenType::Access, self.settings.tokens.access_ttl)?,
             refresh: sign(TokenType::Refresh, self.settings.tokens.refresh_ttl)?,
         })
+    }
+
+    fn sign(&self, new: &New<'_>) -> Result<String, tokens::SignError> {
+        self.keyring.ring().sign(new, &self.settings.tokens)
+    }
+
+    /// The public keys as a JSON Web Key Set.
+    pub fn jwks(&self) -> String {
+        self.keyring.ring().jwks().to_owned()
     }
 
     /// A new access token for the holder of a good refresh token. The account is read anew.
@@ -274,7 +289,7 @@ impl Sessions {
         if !current {
             return Err(Refusal::Revoked);
         }
-        Ok(self.keys.sign(&New {
+        Ok(self.sign(&New {
             kind: TokenType::Access,
             subject: account.username.as_str(),
             token: &TokenId::random(),
@@ -323,7 +338,7 @@ impl Sessions {
 
     /// Whether the token of a caller who was let in has been revoked meanwhile.
     pub fn is_revoked(&self, caller: &Caller, now: UnixTime) -> bool {
-        caller.signed().is_revoked(&self.blocklist, self.moment(now))
+        !caller.signed().is_trusted(&self.keyring) || caller.signed().is_revoked(&self.blocklist, self.moment(now))
     }
 
     /// When the token of a caller expires, the leeway included.
@@ -332,22 +347,13 @@ impl Sessions {
     }
 }
 
-/// The keys that the configuration means: its own secret, or else the one that the store keeps.
-pub fn keys(config: &Config, stored: &SigningKey) -> Keys {
-    match &config.tokens.secret {
-        Some(secret) => Keys::hs256(secret, None, &config.tokens),
-        None => Keys::hs256(&stored.secret, Some(stored.kid.clone()), &config.tokens),
-    }
-}
-
 /// Whether the store knows a revocation of the token: for commands, which keep no blocklist.
 ///
 /// # Errors
 /// The store's.
 pub async fn is_revoked(store: &Store, claims: &tokens::Claims, at: Moment) -> Result<bool, crate::store::Error> {
-    let signed = Signed::new("", claims.clone(), &[]);
     let revocations = store.revocations_after(0, usize::MAX).await?;
     let blocklist = Blocklist::empty();
     blocklist.extend(revocations.iter().map(|(_, revocation)| blocklist::Entry::of(revocation)).collect(), at.now);
-    Ok(signed.is_revoked(&blocklist, at))
+    Ok(credential::is_revoked(claims, &blocklist, at))
 }

@@ -46,6 +46,28 @@ pub struct Moment {
     pub leeway: Duration,
 }
 
+/// A token that is about to be signed.
+pub struct New<'a> {
+    /// `type`.
+    pub kind: TokenType,
+    /// `sub`.
+    pub subject: &'a str,
+    /// `jti`.
+    pub token: &'a TokenId,
+    /// `sid`.
+    pub session: Option<&'a SessionId>,
+    /// `gen`.
+    pub generation: Generation,
+    /// `roles`.
+    pub roles: &'a [Role],
+    /// `fresh`.
+    pub fresh: bool,
+    /// `iat` and `nbf`.
+    pub issued: UnixTime,
+    /// `exp`.
+    pub expires: UnixTime,
+}
+
 /// The claims of one token whose signature was good.
 #[derive(Clone, Debug)]
 pub struct Claims {
@@ -199,7 +221,7 @@ fn roles(all: &Map<String, Value>) -> Result<Vec<Role>, Error> {
 }
 
 /// The claims of a token that is about to be signed, in the order in which flask-jwt-extended writes them.
-pub fn to_object(new: &super::New<'_>, issuer: Option<&str>, audience: Option<&str>) -> Map<String, Value> {
+pub fn to_object(new: &New<'_>, issuer: Option<&str>, audience: Option<&str>) -> Map<String, Value> {
     let seconds = new.issued.secs();
     let mut all = Map::new();
     let mut put = |name: &str, value: Value| all.insert(name.to_owned(), value);

@@ -4,11 +4,14 @@
 //! use, and whether the token was revoked is `sessions`' business.
 
 mod claims;
-mod keys;
+mod key;
+mod ring;
+mod header;
 mod strict;
 
-pub use claims::{Claims, Fresh, Moment, TokenType};
-pub use keys::{Keys, New};
+pub use claims::{Claims, Fresh, Moment, New, TokenType};
+pub use key::{KeyError, Mark, generate};
+pub use ring::{Material, Ring, Verified};
 
 /// Why a token is not good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,9 @@ pub enum Error {
     /// `exp` is over.
     #[error("Token has expired")]
     Expired,
+    /// The key that it names was revoked.
+    #[error("Token has been revoked")]
+    Revoked,
 }
 
 /// What is wrong with the outer form of a token. The texts are PyJWT's where it has one.
@@ -58,8 +64,14 @@ pub enum Malformed {
 
 /// A token could not be signed.
 #[derive(Debug, thiserror::Error)]
-#[error("a token could not be signed: {0}")]
-pub struct SignError(#[from] jsonwebtoken::errors::Error);
+pub enum SignError {
+    /// What the cryptography says; with HS256 it never does.
+    #[error("a token could not be signed: {0}")]
+    Cryptography(#[from] jsonwebtoken::errors::Error),
+    /// There is no signing key in the store.
+    #[error("there is no key to sign tokens with")]
+    NoKey,
+}
 
 impl From<Malformed> for Error {
     fn from(malformed: Malformed) -> Self {

@@ -57,15 +57,6 @@ fn keys_of_later_versions() {
     gateway.yaml:1:7: log.audit: `audit` is not supported by this version
         Leave it out
     ");
-    assert_snapshot!(errors("store: {encryption_key: x}"), @r"
-    gateway.yaml:1:9: store.encryption_key: `encryption_key` is not supported by this version
-        Leave it out
-    ");
-    assert_snapshot!(errors("tokens:
-  algorithm: EdDSA"), @r"
-    gateway.yaml:2:3: tokens.algorithm: `algorithm` is not supported by this version
-        Leave it out
-    ");
     assert_snapshot!(errors("tokens: {trusted: []}"), @r"
     gateway.yaml:1:10: tokens.trusted: `trusted` is not supported by this version
         Leave it out

@@ -80,6 +80,8 @@ fn the_schema_knows_every_key_of_the_full_example() {
         "client_ca",
         "per_address",
         "secret_file",
+        "algorithm",
+        "encryption_key_file",
         "argon2",
         "origins",
         "balance",

@@ -30,6 +30,7 @@ mod framing;
 mod http2;
 mod corpora;
 mod tokens;
+mod keys;
 mod flask;
 mod doors;
 mod life;

@@ -1,5 +1,7 @@
 //! The wiring diagram: every part, built from the configuration, once.
 
+mod providers;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -160,6 +162,18 @@ impl App {
             feed_silence: freshness.silence(),
             stale: freshness.is_stale(),
         })
+    }
+
+    /// Keeps the keys of trusted issuers current, for ever.
+    pub async fn follow_providers(&self) {
+        let mut editions = self.editions();
+        loop {
+            let tokens = editions.borrow_and_update().config.tokens.clone();
+            tokio::select! {
+                () = providers::follow(tokens, self.lasting.keyring.clone()) => {}
+                changed = editions.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Ends the store's threads after they have done what was asked of them.

@@ -54,7 +54,8 @@ async fn judge(config: &Config, plan: &explain::Plan, token: &str) -> Result<(),
     let (blocklist, freshness) = (feed.blocklist().clone(), feed.freshness().clone());
     let sessions = Sessions::new(config, Truth { store, blocklist, keyring, freshness }, longest);
     let now = clock::now();
-    let caller = sessions.verify(token, TokenType::Access, now).map_err(|refusal| refused(&refusal.into()))?;
+    let signed = sessions.open_signed(token).map_err(|error| refused(&error.into()))?;
+    let caller = sessions.admit(signed, TokenType::Access, now).map_err(|refusal| refused(&refusal.into()))?;
     say(format_args!("token:    {}", serde_json::Value::Object(caller.claims().all.clone())));
     for rule in plan.rules() {
         gate::check_rule(rule, &caller, now).map_err(|rejection| refused(&rejection))?;

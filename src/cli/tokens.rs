@@ -103,7 +103,8 @@ impl What {
                 return Ok(());
             }
             let jti = claims.token.as_str();
-            (Kind::Token, Key::token(None, jti), keep_token_until(claims.expires), format!("Token {jti}"))
+            let key = Key::token(claims.issuer.as_deref(), jti);
+            (Kind::Token, key, keep_token_until(claims.expires), format!("Token {jti}"))
         } else if let Some(jti) = self.jti {
             (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti}"))
         } else if let Some(sid) = self.session {

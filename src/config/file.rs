@@ -3,6 +3,7 @@
 mod server;
 mod upstream;
 mod route;
+mod trusted;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use super::scalar::{Choice, Hidden, Named, Size, Text, Time};
 
 pub(super) use route::{Access, Cors, EncodedSlash, OnExpiry, Route, RouteLimits, Rule};
 pub(super) use server::{Admin, Limits, Listener, Server, ServerTimeouts, Tls};
+pub(super) use trusted::Trusted;
 pub(super) use upstream::{
     Consistent, Dealing, HashKey, Health, Protocol, Tls as UpstreamTls, Upstream, UpstreamTimeouts,
 };
@@ -144,6 +146,8 @@ pub(super) struct Tokens {
     pub issuer: Option<Text>,
     /// `aud`, written and then required.
     pub audience: Option<Text>,
+    /// Other issuers whose tokens are taken, on routes whose rule names them.
+    pub trusted: Option<Vec<Trusted>>,
 }
 
 /// What tokens are signed with.

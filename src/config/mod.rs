@@ -23,6 +23,7 @@ mod pattern;
 mod server;
 mod upstream;
 mod route;
+mod trusted;
 mod change;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
 pub use route::{Auth, Cors, EncodedSlash, OnExpiry, Rate, Route, RouteLimits, Rule};
 pub use server::{Address, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls};
+pub use trusted::{KeySetUrl, LOCAL, Trusted, TrustedKeys};
 pub use upstream::{
     Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
     UpstreamTls,
@@ -154,6 +156,8 @@ pub struct Tokens {
     pub issuer: Option<String>,
     /// `aud`, written and then required.
     pub audience: Option<String>,
+    /// Whose tokens are taken beside our own, each issuer once.
+    pub trusted: Vec<Trusted>,
 }
 
 /// `tokens.algorithm`.

@@ -76,8 +76,11 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
     for route in std::iter::once(found.route).chain(found.also).filter_map(|index| config.routes.get(index)) {
         lines.push(format!("route:    {}  {}{}", route.id, kind(&route.auth), rule(&route.auth)));
         looks_at_tokens |= route.auth != Auth::Public;
-        if let Auth::Required(rule) = &route.auth {
-            rules.push(rule.clone());
+        match &route.auth {
+            Auth::Required(rule) => rules.push(rule.clone()),
+            // It asks for nothing, and that of our own tokens.
+            Auth::Optional => rules.push(Rule::default()),
+            Auth::Public => {}
         }
     }
     if let Some(route) = config.routes.get(found.route) {
@@ -192,6 +195,9 @@ pub fn rule(auth: &Auth) -> String {
     }
     if rule.fresh {
         text.push_str("  fresh");
+    }
+    if !rule.issuers.is_empty() {
+        text.push_str(&format!("  issued by {}", rule.issuers.join(" or ")));
     }
     text
 }

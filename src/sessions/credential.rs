@@ -95,10 +95,11 @@ pub(super) fn is_revoked(claims: &Claims, blocklist: &Blocklist, at: Moment) -> 
 }
 
 fn keys(claims: &Claims) -> Keys {
+    let issuer = claims.issuer.as_deref();
     Keys {
-        token: Key::token(None, claims.token.as_str()),
-        session: claims.session.as_ref().map(|session| Key::session(None, session.as_str())),
-        subject: Key::subject(None, &claims.subject),
+        token: Key::token(issuer, claims.token.as_str()),
+        session: claims.session.as_ref().map(|session| Key::session(issuer, session.as_str())),
+        subject: Key::subject(issuer, &claims.subject),
     }
 }
 
@@ -111,10 +112,10 @@ fn header_value(claims: &Claims, source: &IdentitySource) -> Option<String> {
         IdentitySource::Subject => Some(claims.subject.to_string()),
         IdentitySource::Roles if claims.roles.is_empty() => None,
         IdentitySource::Roles => Some(claims.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",")),
-        IdentitySource::TokenId => Some(claims.token.as_str().to_owned()),
+        // Of a token without it, the id is one that we gave it.
+        IdentitySource::TokenId => claims.all.contains_key("jti").then(|| claims.token.as_str().to_owned()),
         IdentitySource::Session => claims.session.as_ref().map(|session| session.as_str().to_owned()),
-        // Only tokens of trusted issuers are foreign, and there are none of them yet.
-        IdentitySource::Issuer => None,
+        IdentitySource::Issuer => claims.issuer.as_deref().map(str::to_owned),
         IdentitySource::Claim(name) => claims.all.get(name).and_then(plain),
     }
 }

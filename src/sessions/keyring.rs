@@ -1,17 +1,18 @@
-//! The key ring as this process has it: read from the store, swapped whole when that changes, and moved on when its time
-//! comes. Every process on a store does the same; the store's conditions see to it that each step is taken once.
+//! The keys as this process has them: our own, read from the store, swapped whole when that changes, and moved on when their
+//! time comes; and those of trusted issuers, as they are fetched. Every process on a store does the same; the store's
+//! conditions see to it that each step is taken once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Algorithm};
 use crate::store::{self, KeyList, KeyState, SigningKey, Store};
-use crate::tokens::{self, Mark, Material, Ring, Verified, generate};
+use crate::tokens::{self, Foreign, KeySet, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
 
 /// How long a standby is known to everybody before it signs: longer than others may keep the published keys.
 pub const STANDBY: Duration = Duration::from_secs(15 * 60);
@@ -34,6 +35,14 @@ pub enum KeyringError {
     /// A key that cannot be made or used.
     #[error(transparent)]
     Key(#[from] tokens::KeyError),
+    /// A key set that the configuration names.
+    #[error("tokens.trusted: the jwks_file of {issuer} cannot be used: {source}")]
+    KeySet {
+        /// Whose.
+        issuer: String,
+        /// Why.
+        source: KeySetError,
+    },
 }
 
 /// The version of the key ring at which a token's key was last found in it; 0 is never.
@@ -46,10 +55,12 @@ pub struct Keyring(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    ring: ArcSwap<Ring>,
+    trust: ArcSwap<Trust>,
     /// Grows with every change, after it is in.
     version: AtomicU64,
     source: Mutex<Source>,
+    /// Somebody has met a key that its issuer may have published since.
+    unknown: Notify,
 }
 
 /// What the ring was made of.
@@ -72,25 +83,28 @@ impl Keyring {
             return Err(error.into());
         }
         let life = tokens.access_ttl.max(tokens.refresh_ttl) + tokens.leeway;
-        let ring = ArcSwap::from_pointee(ring(tokens, &list.keys)?);
+        let trust = Trust { ring: Arc::new(ring(tokens, &list.keys)?), foreign: foreign(tokens, &[])? };
         let source = Source { tokens: tokens.clone(), states: states(&list.keys), unreadable: 0, life };
-        Ok(Self(Arc::new(Inner { store, ring, version: AtomicU64::new(1), source: Mutex::new(source) })))
+        let (trust, version) = (ArcSwap::from_pointee(trust), AtomicU64::new(1));
+        Ok(Self(Arc::new(Inner { store, trust, version, source: Mutex::new(source), unknown: Notify::new() })))
     }
 
-    /// Takes another configuration: sees to it that there is a key of its algorithm. `longest` is the longest life of any
+    /// Takes another configuration: sees to it that there is a key of its algorithm. What was fetched of issuers that it
+    /// trusts still is known. `longest` is the longest life of any
     /// token ever issued.
     ///
     /// # Errors
-    /// The store's, or a system without random numbers.
+    /// The store's, a key set that cannot be used, or a system without random numbers.
     pub async fn settle(&self, tokens: &config::Tokens, longest: Duration, now: UnixTime) -> Result<(), KeyringError> {
         let mut source = self.0.source.lock().await;
         let life = longest + tokens.leeway;
+        let foreign = foreign(tokens, &self.0.trust.load().foreign)?;
         for step in plan(tokens, &self.0.store.load_keys().await?.keys) {
             self.take(step, tokens.algorithm, (now, life)).await?;
         }
         let list = self.0.store.load_keys().await?;
         *source = Source { tokens: tokens.clone(), states: Vec::new(), unreadable: 0, life };
-        self.publish(&mut source, list)
+        self.publish(&mut source, list, foreign)
     }
 
     async fn take(
@@ -133,20 +147,41 @@ impl Keyring {
             for error in &list.unreadable {
                 tracing::error!(%error, "a signing key cannot be used here");
             }
-            if let Err(error) = self.publish(&mut source, list) {
+            let foreign = self.0.trust.load().foreign.clone();
+            if let Err(error) = self.publish(&mut source, list, foreign) {
                 tracing::error!(%error, "the signing keys stay as they were");
             }
         }
         Ok(())
     }
 
-    fn publish(&self, source: &mut Source, list: KeyList) -> Result<(), KeyringError> {
-        let ring = ring(&source.tokens, &list.keys)?;
+    fn publish(&self, source: &mut Source, list: KeyList, foreign: Vec<Foreign>) -> Result<(), KeyringError> {
+        let ring = Arc::new(ring(&source.tokens, &list.keys)?);
         source.states = states(&list.keys);
         source.unreadable = list.unreadable.len();
-        self.0.ring.store(Arc::new(ring));
-        self.0.version.fetch_add(1, Ordering::Release);
+        self.swap(Trust { ring, foreign });
         Ok(())
+    }
+
+    /// To be called with `source` locked: two at once would undo each other.
+    fn swap(&self, trust: Trust) {
+        self.0.trust.store(Arc::new(trust));
+        self.0.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes what was fetched of `issuer` in the place of what was known of it.
+    pub async fn learn(&self, issuer: &str, keys: KeySet) {
+        let _source = self.0.source.lock().await;
+        let mut trust = Trust::clone(&self.0.trust.load());
+        if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.issuer() == issuer) {
+            *known = known.with_keys(keys);
+            self.swap(trust);
+        }
+    }
+
+    /// Waits until somebody has brought a token with a key that its issuer may have published since.
+    pub async fn unknown(&self) {
+        self.0.unknown.notified().await;
     }
 
     /// Moves the keys on, for ever: a standby whose time has come signs, and what nobody needs is forgotten.
@@ -171,7 +206,7 @@ impl Keyring {
             let source = self.0.source.lock().await;
             let mut ends = source.states.iter();
             let due = ends.any(|(_, state)| matches!(state, KeyState::Standby { signs_from } if *signs_from <= now));
-            (due, !self.0.ring.load().signs(), source.tokens.clone(), source.life)
+            (due, !self.0.trust.load().ring.signs(), source.tokens.clone(), source.life)
         };
         if due && self.0.store.promote_standby(now, last_use(now, life)).await? {
             tracing::info!("the standby key signs from now on");
@@ -188,9 +223,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// The present ring.
-    pub(super) fn ring(&self) -> Arc<Ring> {
-        self.0.ring.load_full()
+    /// All that is trusted at present.
+    pub(super) fn trust(&self) -> Arc<Trust> {
+        self.0.trust.load_full()
     }
 
     /// What a token with a good signature says: for commands, which ask once.
@@ -198,15 +233,18 @@ impl Keyring {
     /// # Errors
     /// What is wrong with the token that does not change with time.
     pub fn read_token(&self, token: &str, tokens: &config::Tokens) -> Result<tokens::Claims, tokens::Error> {
-        Ok(self.0.ring.load().verify(token, tokens)?.claims)
+        Ok(self.0.trust.load().verify(token, tokens)?.claims)
     }
 
     /// Whose signature it is, with the version of the ring that says so.
     pub(super) fn verify(&self, token: &str, tokens: &config::Tokens) -> Result<(Verified, Known), tokens::Error> {
         // Before the ring is looked at: it may be newer than this says, never older.
         let version = self.0.version.load(Ordering::Acquire);
-        let verified = self.0.ring.load().verify(token, tokens)?;
-        Ok((verified, Known(AtomicU64::new(version))))
+        let verified = self.0.trust.load().verify(token, tokens);
+        if matches!(verified, Err(tokens::Error::ForeignKey)) {
+            self.0.unknown.notify_waiters();
+        }
+        Ok((verified?, Known(AtomicU64::new(version))))
     }
 
     /// Whether the key is still in the ring, looked up only when that has changed since `known` was noted.
@@ -215,7 +253,7 @@ impl Keyring {
         if known.0.load(Ordering::Relaxed) == version {
             return true;
         }
-        let has = self.0.ring.load().has(mark);
+        let has = self.0.trust.load().has(mark);
         if has {
             known.0.store(version, Ordering::Relaxed);
         }
@@ -284,6 +322,17 @@ fn ring(tokens: &config::Tokens, keys: &[SigningKey]) -> Result<Ring, tokens::Ke
     });
     let stored: Vec<Material<'_>> = stored.collect();
     Ring::new(tokens, &stored, keys.iter().filter(revoked).map(|key| key.kid.clone()).collect())
+}
+
+/// The issuers of the configuration; those whose keys were fetched before keep them.
+fn foreign(tokens: &config::Tokens, past: &[Foreign]) -> Result<Vec<Foreign>, KeyringError> {
+    let make = |trusted: &config::Trusted| {
+        let failed = |source| KeyringError::KeySet { issuer: trusted.issuer.clone(), source };
+        let mut made = Foreign::new(trusted).map_err(failed)?;
+        past.iter().for_each(|past| made.inherit(past));
+        Ok(made)
+    };
+    tokens.trusted.iter().map(make).collect()
 }
 
 fn states(keys: &[SigningKey]) -> Vec<(String, KeyState)> {

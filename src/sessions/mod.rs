@@ -16,7 +16,7 @@ use crate::model::{SessionId, TokenId, Username};
 use crate::store::{Account, Kind, NewSession, Revocation, Store, Use};
 use crate::tokens::{self, Moment, New};
 
-pub use crate::tokens::TokenType;
+pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
@@ -40,6 +40,9 @@ pub enum Refusal {
     /// On the blocklist, or its account is gone, disabled or changed.
     #[error("the token has been revoked")]
     Revoked,
+    /// Good, and of another issuer, whose tokens do not open this.
+    #[error("Tokens of {0} do not open this")]
+    Foreign(Arc<str>),
     /// The blocklist may lack the newest revocations.
     #[error("the store was last heard longer ago than store.max_stale")]
     Stale,
@@ -155,20 +158,24 @@ impl Sessions {
         Moment { now, leeway: self.settings.tokens.leeway }
     }
 
-    /// The token's holder, when the token is good in every respect, now. A proxied request calls this and nothing else
-    /// of this module: no I/O, no lock that a login takes.
+    /// The holder of one of our own tokens, when it is good in every respect, now.
     ///
     /// # Errors
     /// [`Refusal`], but never [`Refusal::Store`].
     pub fn verify(&self, token: &str, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
-        let signed = self.open_signed(token)?;
-        self.admit(signed, kind, now)
+        let caller = self.admit(self.open_signed(token)?, kind, now)?;
+        match &caller.claims().issuer {
+            None => Ok(caller),
+            Some(issuer) => Err(Refusal::Foreign(Arc::clone(issuer))),
+        }
     }
 
-    /// The rest of [`verify`](Self::verify), for a token whose signature is known to be good: all that changes with time.
+    /// The token's holder, ours or another's, when a token whose signature is known to be good is so in every other respect:
+    /// all that changes with time. A proxied request calls [`open_signed`](Self::open_signed) and this and nothing else of
+    /// this module: no I/O, no lock that a login takes.
     ///
     /// # Errors
-    /// Those of `verify`.
+    /// Those of `verify`, but [`Refusal::Foreign`].
     pub fn admit(&self, signed: Arc<Signed>, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
         let claims = signed.claims();
         claims.check_time(self.moment(now))?;
@@ -255,12 +262,12 @@ impl Sessions {
     }
 
     fn sign(&self, new: &New<'_>) -> Result<String, tokens::SignError> {
-        self.keyring.ring().sign(new, &self.settings.tokens)
+        self.keyring.trust().ring.sign(new, &self.settings.tokens)
     }
 
     /// The public keys as a JSON Web Key Set.
     pub fn jwks(&self) -> String {
-        self.keyring.ring().jwks().to_owned()
+        self.keyring.trust().ring.jwks().to_owned()
     }
 
     /// A new access token for the holder of a good refresh token. The account is read anew.

@@ -6,12 +6,18 @@
 mod claims;
 mod key;
 mod ring;
+mod trust;
+mod foreign;
+mod jwk;
 mod header;
 mod strict;
 
 pub use claims::{Claims, Fresh, Moment, New, TokenType};
+pub use foreign::Foreign;
+pub use jwk::{KeySet, KeySetError};
 pub use key::{KeyError, Mark, generate};
 pub use ring::{Material, Ring, Verified};
+pub use trust::Trust;
 
 /// Why a token is not good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +37,12 @@ pub enum Error {
     /// `exp` is over.
     #[error("Token has expired")]
     Expired,
+    /// Its issuer is trusted, and has no such key as far as is known.
+    #[error("The token names a key that its issuer has not published")]
+    ForeignKey,
+    /// Its issuer is trusted, and his keys could not be fetched yet.
+    #[error("the keys of the token's issuer have not been fetched yet")]
+    NoKeys,
     /// The key that it names was revoked.
     #[error("Token has been revoked")]
     Revoked,

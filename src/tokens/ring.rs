@@ -96,14 +96,9 @@ impl Ring {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// Checks form, header, signature, claims, and the issuer and audience of `tokens`: all that does not change with
-    /// time.
-    ///
-    /// # Errors
-    /// Everything of [`Error`] but [`Error::Expired`].
-    pub fn verify(&self, token: &str, tokens: &config::Tokens) -> Result<Verified, Error> {
-        let parts = Parts::of(token)?;
-        let key = self.find(&parts)?;
+    /// Checks a token as one of ours: signature, claims, and the issuer and audience of `tokens`.
+    pub(super) fn verify(&self, parts: &Parts<'_>, tokens: &config::Tokens) -> Result<Verified, Error> {
+        let key = self.find(parts)?;
         if parts.algorithm() != Some(key.algorithm()) {
             return Err(WRONG_ALGORITHM);
         }

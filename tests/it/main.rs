@@ -31,6 +31,7 @@ mod http2;
 mod corpora;
 mod tokens;
 mod keys;
+mod trusted;
 mod flask;
 mod doors;
 mod life;

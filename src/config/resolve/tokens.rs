@@ -42,32 +42,39 @@ pub(super) fn tokens(reader: &mut Reader<'_>, written: file::Tokens, style: Resp
         file::Algorithm::Es256 => Algorithm::Es256,
         file::Algorithm::Rs256 => Algorithm::Rs256,
     };
+    let issuer = reader.line_of_text(&key.name("issuer"), written.issuer.as_ref());
+    let trusted = super::trusted::trusted(reader, written.trusted.unwrap_or_default(), issuer.as_deref(), style);
     Tokens {
         secret,
         algorithm,
         access_ttl,
         refresh_ttl,
         leeway,
-        issuer: reader.line_of_text(&key.name("issuer"), written.issuer.as_ref()),
+        issuer,
         audience: reader.line_of_text(&key.name("audience"), written.audience.as_ref()),
+        trusted,
     }
 }
 
-/// The shared secret, long enough, or as short as flask mode allows.
 fn secret(reader: &mut Reader<'_>, value: Option<Hidden>, file: Option<Text>, style: ResponseStyle) -> Option<Secret> {
     let (key, secret) = secret::either(reader, Key::of("tokens.secret"), Key::of("tokens.secret_file"), (value, file))?;
+    check_length(reader, &key, &secret, style);
+    Some(secret)
+}
+
+/// Whether an HMAC secret is long enough, or as short as flask mode allows.
+pub(super) fn check_length(reader: &mut Reader<'_>, key: &Key, secret: &Secret, style: ResponseStyle) {
     if secret.is_empty() {
-        reader.refuse(&key, "the secret is empty", LONGER);
+        reader.refuse(key, "the secret is empty", LONGER);
     } else if secret.len() < LEAST {
         let message = format!("the secret has {} bytes; HS256 needs {LEAST} at least", secret.len());
         match style {
-            ResponseStyle::Standard => reader.refuse(&key, message, LONGER),
+            ResponseStyle::Standard => reader.refuse(key, message, LONGER),
             ResponseStyle::Flask => {
                 let why = "It is taken because identity.responses is flask and the tutorial's own is as short. \
                            Whoever has one token can guess such a secret offline, and then be anyone";
-                reader.warn(&key, format!("{message}. {why}. {LONGER}"));
+                reader.warn(key, format!("{message}. {why}. {LONGER}"));
             }
         }
     }
-    Some(secret)
 }

@@ -86,17 +86,17 @@ async fn the_life_of_keys() {
     let minute = Duration::from_secs(60);
     let (first, then) = (tokens(Algorithm::EdDsa, true), tokens(Algorithm::Es256, true));
     let keyring = Keyring::load(store.clone(), &first).await.unwrap();
-    let old = token(&Keyring::load(store.clone(), &tokens(Algorithm::Hs256, true)).await.unwrap().ring(), &first);
+    let old = token(&Keyring::load(store.clone(), &tokens(Algorithm::Hs256, true)).await.unwrap().trust().ring, &first);
     keyring.settle(&first, longest, NOW).await.unwrap();
-    assert_eq!(algorithm_of(&keyring.ring(), &first), "EdDSA");
-    let by_first = token(&keyring.ring(), &first);
+    assert_eq!(algorithm_of(&keyring.trust().ring, &first), "EdDSA");
+    let by_first = token(&keyring.trust().ring, &first);
     keyring.settle(&then, longest, NOW).await.unwrap();
-    assert_eq!(algorithm_of(&keyring.ring(), &then), "EdDSA", "the new key is only published");
-    assert!(keyring.ring().jwks().contains("ES256") && keyring.ring().jwks().contains("EdDSA"));
+    assert_eq!(algorithm_of(&keyring.trust().ring, &then), "EdDSA", "the new key is only published");
+    assert!(keyring.trust().ring.jwks().contains("ES256") && keyring.trust().ring.jwks().contains("EdDSA"));
     keyring.move_on(NOW + STANDBY - minute, true).await.unwrap();
-    assert_eq!(algorithm_of(&keyring.ring(), &then), "EdDSA");
+    assert_eq!(algorithm_of(&keyring.trust().ring, &then), "EdDSA");
     keyring.move_on(NOW + STANDBY, true).await.unwrap();
-    assert_eq!(algorithm_of(&keyring.ring(), &then), "ES256");
+    assert_eq!(algorithm_of(&keyring.trust().ring, &then), "ES256");
     for live in [&old, &by_first] {
         keyring.verify(live, &then).unwrap();
     }
@@ -107,7 +107,7 @@ async fn the_life_of_keys() {
     keyring.move_on(end + 2 * minute, true).await.unwrap();
     keyring.read().await.unwrap();
     assert!(keyring.verify(&by_first, &then).is_err() && keyring.verify(&old, &then).is_ok());
-    assert!(!keyring.ring().jwks().contains("EdDSA"));
+    assert!(!keyring.trust().ring.jwks().contains("EdDSA"));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_key_that_is_gone_is_noticed_by_who_knew_it() {
     let tokens = tokens(Algorithm::Rs256, false);
     let keyring = Keyring::load(store.clone(), &tokens).await.unwrap();
     keyring.settle(&tokens, Duration::from_secs(60), NOW).await.unwrap();
-    let token = token(&keyring.ring(), &tokens);
+    let token = token(&keyring.trust().ring, &tokens);
     let (verified, known) = keyring.verify(&token, &tokens).unwrap();
     assert!(keyring.has(verified.mark, &known));
     let kid = store.load_keys().await.unwrap().keys.remove(0).kid;

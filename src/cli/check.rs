@@ -6,12 +6,14 @@ use crate::cli::{Refused, load, say};
 use crate::config::{Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
 use crate::server;
+use crate::sessions;
 use crate::upstream::Upstreams;
 
 pub fn check(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
     server::check_files(&config.server)?;
     Upstreams::new(&config, None)?;
+    sessions::check_trusted(&config.tokens)?;
     route::Table::new(&config.routes)?;
     explain::check_hidden(&config)?;
     let mut routes: Vec<&Route> = config.routes.iter().collect();

@@ -206,7 +206,9 @@ impl Keyring {
             let source = self.0.source.lock().await;
             let mut ends = source.states.iter();
             let due = ends.any(|(_, state)| matches!(state, KeyState::Standby { signs_from } if *signs_from <= now));
-            (due, !self.0.trust.load().ring.signs(), source.tokens.clone(), source.life)
+            // One that cannot be read may be the one that signs: then another would not be taken anyway.
+            let missing = !self.0.trust.load().ring.signs() && source.unreadable == 0;
+            (due, missing, source.tokens.clone(), source.life)
         };
         if due && self.0.store.promote_standby(now, last_use(now, life)).await? {
             tracing::info!("the standby key signs from now on");
@@ -322,6 +324,14 @@ fn ring(tokens: &config::Tokens, keys: &[SigningKey]) -> Result<Ring, tokens::Ke
     });
     let stored: Vec<Material<'_>> = stored.collect();
     Ring::new(tokens, &stored, keys.iter().filter(revoked).map(|key| key.kid.clone()).collect())
+}
+
+/// Whether the keys that the configuration itself gives of other issuers can be used.
+///
+/// # Errors
+/// [`KeyringError::KeySet`].
+pub fn check_trusted(tokens: &config::Tokens) -> Result<(), KeyringError> {
+    foreign(tokens, &[]).map(drop)
 }
 
 /// The issuers of the configuration; those whose keys were fetched before keep them.

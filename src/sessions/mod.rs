@@ -20,7 +20,7 @@ pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
-pub use keyring::{Keyring, KeyringError, STANDBY, last_use, make};
+pub use keyring::{Keyring, KeyringError, STANDBY, check_trusted, last_use, make};
 
 /// Kept beyond a token's last moment, so that a stepped clock or a raised leeway revives nothing.
 const RETENTION: Duration = Duration::from_secs(3600);

@@ -428,3 +428,20 @@ async fn keys_are_encrypted_under_the_encryption_key() {
         store.close();
     }
 }
+
+#[tokio::test]
+async fn the_key_of_an_older_database_signs_on() {
+    let (_folder, path) = folder();
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../migrations/0001_first.sql")).unwrap();
+    old.execute_batch(
+        "INSERT INTO signing_key VALUES ('a', 'HS256', x'0707', 5, 'signing');
+        PRAGMA application_id = 0x504f5254; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let store = open(&path);
+    let key = store.load_keys().await.unwrap().keys.remove(0);
+    assert_eq!((key.kid.as_str(), key.secret.expose(), key.created.millis()), ("a", &[7, 7][..], 5));
+    assert_eq!(key.state, crate::store::KeyState::Signing);
+}

@@ -1,5 +1,7 @@
 //! The wiring diagram: every part, built from the configuration, once.
 
+mod providers;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,9 +12,8 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{self, Answerers, Gate, Worker, route};
 use crate::identity::{Identity, openapi};
-use crate::secret::Secret;
-use crate::sessions::{Blocklist, Freshness, Sessions, Truth};
-use crate::store::{self, KeyState, SigningKey, Store};
+use crate::sessions::{Blocklist, Freshness, Keyring, KeyringError, Sessions, Truth};
+use crate::store::{self, Store};
 use crate::telemetry;
 use crate::telemetry::access;
 use crate::telemetry::audit;
@@ -48,9 +49,9 @@ pub enum Error {
     /// The audit's thread.
     #[error("the audit cannot be started: {0}")]
     AuditThread(#[source] std::io::Error),
-    /// No random numbers.
-    #[error("the system gives no random numbers for a signing key")]
-    Random,
+    /// The signing keys.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
 }
 
 /// Every part, ready to serve.
@@ -72,7 +73,7 @@ pub struct Edition {
 /// What outlives a reload.
 struct Lasting {
     store: Store,
-    key: SigningKey,
+    keyring: Keyring,
     blocklist: Blocklist,
     freshness: Freshness,
     hasher: Hasher,
@@ -93,13 +94,17 @@ impl App {
         // Before the store: a file that cannot be written is an error of the configuration.
         let sink = audit::Sink::open(&config.log.audit, shape)?;
         let store = Store::open(&config.store)?;
-        let key = signing_key(&store).await?;
-        let feed = Feed::load(store.clone(), config.store.clone()).await?;
+        let keyring = Keyring::load(store.clone(), &config.tokens).await?;
+        let sealed = store.seal_keys().await?;
+        if sealed > 0 {
+            tracing::info!(keys = sealed, "signing keys that were stored plain are encrypted from now on");
+        }
+        let feed = Feed::load(store.clone(), keyring.clone(), config.store.clone()).await?;
         let metrics = Metrics::new()?;
         let access = access::Writer::start(shape, metrics.lost_lines.clone()).map_err(Error::AccessLog)?;
         let audit = audit::Writer::start(sink, metrics.lost_audit.clone()).map_err(Error::AuditThread)?;
         let lasting = Lasting {
-            key,
+            keyring,
             blocklist: feed.blocklist().clone(),
             freshness: feed.freshness().clone(),
             hasher: Hasher::start(config.identity.password.argon2, cores())?,
@@ -182,6 +187,18 @@ impl App {
         openapi::document(&self.edition().config, gate::VERIFY)
     }
 
+    /// Keeps the keys of trusted issuers current, for ever.
+    pub async fn follow_providers(&self) {
+        let mut editions = self.editions();
+        loop {
+            let tokens = editions.borrow_and_update().config.tokens.clone();
+            tokio::select! {
+                () = providers::follow(tokens, self.lasting.keyring.clone()) => {}
+                changed = editions.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
     /// Ends the store's threads after they have done what was asked of them, and writes the audit to its end.
     pub fn close(&self) {
         self.lasting.audit.finish();
@@ -193,9 +210,13 @@ impl Lasting {
     async fn edition(&self, config: Config, previous: Option<&Edition>) -> Result<Edition, Error> {
         let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
         let longest = self.store.raise_longest_lifetime(longest).await?;
-        let truth =
-            Truth { store: self.store.clone(), blocklist: self.blocklist.clone(), freshness: self.freshness.clone() };
-        let sessions = Arc::new(Sessions::new(&config, truth, &self.key, longest));
+        let truth = Truth {
+            store: self.store.clone(),
+            blocklist: self.blocklist.clone(),
+            keyring: self.keyring.clone(),
+            freshness: self.freshness.clone(),
+        };
+        let sessions = Arc::new(Sessions::new(&config, truth, longest));
         let refusals = self.refusals.clone();
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), refusals, &config.identity);
         let identity = Identity::new(accounts, Arc::clone(&sessions), self.audit.clone(), &config);
@@ -203,6 +224,8 @@ impl Lasting {
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;
         let answerers = Answerers { identity, sessions, upstreams };
         let gate = Gate::new(&config, answerers, &self.metrics, previous.map(|previous| &previous.gate))?;
+        // Last: all editions share the keys, and one that could not be built must not change them.
+        self.keyring.settle(&config.tokens, longest, clock::now()).await?;
         Ok(Edition { config, gate })
     }
 }
@@ -219,21 +242,4 @@ impl Edition {
 /// One thread a core for hashing: more would only take turns.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The key of the store: made at the first start, and the same ever after.
-///
-/// # Errors
-/// The store's, or a system without random numbers.
-pub async fn signing_key(store: &Store) -> Result<SigningKey, Error> {
-    let mut secret = [0; 48];
-    aws_lc_rs::rand::fill(&mut secret).map_err(|_| Error::Random)?;
-    let candidate = SigningKey {
-        kid: uuid::Uuid::new_v4().to_string(),
-        algorithm: "HS256".into(),
-        secret: Secret::new(secret),
-        created: clock::now(),
-        state: KeyState::Signing,
-    };
-    Ok(store.load_or_make_key(candidate).await?)
 }

@@ -22,9 +22,9 @@
 //! | [`telemetry`] | log, access log, audit, metrics, ids | config, clock |
 //! | [`message`] | bodies, the one credential, the closed list of refusals | model |
 //! | [`store`] | accounts, sessions, keys, revocations: durable. All SQL | config, model, secret, clock |
-//! | [`tokens`] | pure: sign, verify, claims | config, model, secret, clock |
+//! | [`tokens`] | pure: sign, verify, claims, key ring, JWKS | config, model, secret, clock |
 //! | [`accounts`] | register, authenticate, slow down who guesses; argon2 on its own threads | store, config, model, secret, clock |
-//! | [`sessions`] | open, refresh, revoke; `verify` → `Caller`; the blocklist and its feed | store, tokens, config, model, clock |
+//! | [`sessions`] | open, refresh, revoke; `verify` → `Caller`; the blocklist, the key ring and their feed | store, tokens, config, model, clock |
 //! | [`identity`] | what the gateway answers itself, one file a verb | accounts, sessions, tokens, message, model, config, clock, secret, telemetry |
 //! | [`upstream`] | the exchange with a server: headers, pool, balance, health, tunnels | sessions, message, config, model, telemetry, clock |
 //! | [`gate`] | host and path → route → caller → quota → target; CORS | identity, upstream, sessions, message, config, model, clock, telemetry |
@@ -36,10 +36,11 @@
 //!
 //! # What swaps at a reload
 //!
-//! [`app::App`] lives as long as the process: store, blocklist and feed, hashing threads, metrics. An [`app::Edition`] is
-//! what one configuration makes: gate, routes, upstreams, sessions' settings. A reload builds the next edition whole and
-//! publishes it; each worker takes it up for the requests to come (`server/room`), and a request keeps the one that it
-//! began with. What was counted goes over: quotas, the health of servers, kept connections.
+//! [`app::App`] lives as long as the process: store, blocklist, keys and feed, hashing threads, metrics. An
+//! [`app::Edition`] is what one configuration makes: gate, routes, upstreams, sessions' settings. A reload builds the next
+//! edition whole and publishes it; each worker takes it up for the requests to come (`server/room`), and a request keeps
+//! the one that it began with. What was counted goes over: quotas, the health of servers, kept connections. Which keys
+//! sign and whose verify is the process's, not the edition's: the store and other issuers change it meanwhile.
 //!
 //! # Choices that a reader may wonder about
 //!

@@ -6,6 +6,7 @@ use crate::cli::{Refused, load, say};
 use crate::config::{Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
 use crate::server;
+use crate::sessions;
 use crate::telemetry::audit;
 use crate::upstream::Upstreams;
 
@@ -14,6 +15,7 @@ pub fn check(path: &Path) -> Result<(), Refused> {
     server::check_files(&config.server)?;
     audit::check(&config.log.audit)?;
     Upstreams::new(&config, None)?;
+    sessions::check_trusted(&config.tokens)?;
     route::Table::new(&config.routes)?;
     explain::check_hidden(&config)?;
     let mut routes: Vec<&Route> = config.routes.iter().collect();

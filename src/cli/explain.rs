@@ -6,14 +6,14 @@ use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderName, HeaderValue, Request, request};
 
-use crate::app::{self, App};
+use crate::app::App;
 use crate::cli::tokens::read;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::gate::{Rehearsal, Source, Stage, explain};
 use crate::message::{Rejection, credential};
-use crate::sessions;
+use crate::sessions::Keyring;
 use crate::store::Store;
 use crate::upstream::Preview;
 
@@ -75,9 +75,9 @@ impl Explain {
     ) -> Result<(), Refused> {
         let now = clock::now();
         if let Some(token) = token {
-            let key = app::signing_key(store).await?;
+            let keyring = Keyring::load(store.clone(), &config.tokens).await?;
             // What cannot be read is for the rule to judge.
-            if let Ok(claims) = sessions::keys(&config, &key).verify(token) {
+            if let Ok(claims) = keyring.read_token(token, &config.tokens) {
                 let dossier = dossier::gather(&config, store, (token, &claims), now).await?;
                 dossier.lines.iter().for_each(say);
             }

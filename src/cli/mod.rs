@@ -5,6 +5,7 @@ mod dossier;
 mod explain;
 mod health;
 mod import;
+mod keys;
 mod run;
 mod schema;
 mod tokens;
@@ -60,6 +61,9 @@ enum Command {
     /// Take accounts and revoked tokens over from another program.
     #[command(subcommand)]
     Import(import::Import),
+    /// Manage the keys that sign tokens.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Ask a running gateway whether it is ready: for a container's HEALTHCHECK.
     Health(ConfigPath),
 }
@@ -93,6 +97,7 @@ pub fn run() -> ExitCode {
         Some(Command::Users(users)) => users.run(),
         Some(Command::Tokens(tokens)) => tokens.run(),
         Some(Command::Import(import)) => import.run(),
+        Some(Command::Keys(keys)) => keys.run(),
         Some(Command::Health(config)) => health::health(&config.path),
     };
     match outcome {

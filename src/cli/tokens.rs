@@ -4,13 +4,12 @@ use std::io::Read;
 
 use clap::{Args, Subcommand};
 
-use crate::app;
 use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::Config;
 use crate::model::{AccountId, SessionId, Username};
-use crate::sessions::{self, keep_token_until};
+use crate::sessions::{Keyring, keep_token_until};
 use crate::store::{Cut, Key, Kind, Revocation, Store};
 use crate::telemetry::audit::{About, Event};
 use crate::tokens::{Claims, Moment};
@@ -94,8 +93,8 @@ pub fn read(token: &str) -> Result<String, Refused> {
 }
 
 async fn verify(config: &Config, store: &Store, token: &str) -> Result<Claims, Refused> {
-    let key = app::signing_key(store).await?;
-    Ok(sessions::keys(config, &key).verify(token)?)
+    let keyring = Keyring::load(store.clone(), &config.tokens).await?;
+    Ok(keyring.read_token(token, &config.tokens)?)
 }
 
 async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refused> {
@@ -134,7 +133,8 @@ impl What {
             let jti = claims.token.as_str();
             about.user = Some(claims.subject.to_string());
             about.token = Some(jti.to_owned());
-            (Kind::Token, Key::token(None, jti), keep_token_until(claims.expires), format!("Token {jti}"))
+            let key = Key::token(claims.issuer.as_deref(), jti);
+            (Kind::Token, key, keep_token_until(claims.expires), format!("Token {jti}"))
         } else if let Some(jti) = self.jti {
             if jti.is_empty() {
                 return Err(Refused("no token has an empty jti".into()));

@@ -3,6 +3,7 @@
 mod server;
 mod upstream;
 mod route;
+mod trusted;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use super::scalar::{Choice, Frequency, Hidden, Named, Size, Text, Time};
 
 pub(super) use route::{Access, Cors, EncodedSlash, OnExpiry, Route, RouteLimits, Rule};
 pub(super) use server::{Admin, Limits, Listener, Server, ServerTimeouts, Tls};
+pub(super) use trusted::Trusted;
 pub(super) use upstream::{
     Consistent, Dealing, HashKey, Health, Protocol, Tls as UpstreamTls, Upstream, UpstreamTimeouts,
 };
@@ -108,6 +110,10 @@ pub(super) struct Store {
     /// What happens then: `refuse`, or `serve` with the revocations that are known.
     #[schemars(extend("default" = "refuse"))]
     pub on_stale: Option<Choice<OnStale>>,
+    /// Encrypts the signing keys in the store: at least 32 bytes.
+    pub encryption_key: Option<Hidden>,
+    /// The same, read from a file.
+    pub encryption_key_file: Option<Text>,
 }
 
 /// What a store that is unheard for too long means.
@@ -122,10 +128,14 @@ pub(super) enum OnStale {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tokens {
-    /// Shared HS256 secret of at least 32 bytes; left out, a key is made and kept in the store.
+    /// Shared HS256 secret of at least 32 bytes; left out, keys are made and kept in the store. With another `algorithm` it
+    /// only verifies.
     pub secret: Option<Hidden>,
     /// The same, read from a file.
     pub secret_file: Option<Text>,
+    /// What new tokens are signed with. All but `HS256` are published at /.well-known/jwks.json.
+    #[schemars(extend("default" = "HS256"))]
+    pub algorithm: Option<Choice<Algorithm>>,
     /// Life of an access token.
     #[schemars(extend("default" = "15m"))]
     pub access_ttl: Option<Time>,
@@ -139,6 +149,21 @@ pub(super) struct Tokens {
     pub issuer: Option<Text>,
     /// `aud`, written and then required.
     pub audience: Option<Text>,
+    /// Other issuers whose tokens are taken, on routes whose rule names them.
+    pub trusted: Option<Vec<Trusted>>,
+}
+
+/// What tokens are signed with.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Algorithm {
+    #[serde(rename = "HS256")]
+    Hs256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    #[serde(rename = "ES256")]
+    Es256,
+    #[serde(rename = "RS256")]
+    Rs256,
 }
 
 /// The endpoints that the gateway answers itself.

@@ -9,10 +9,6 @@ use super::origin::NULL as NULL_ORIGIN;
 use super::problem::{Problem, quote};
 use super::spelling;
 
-/// Keys that the contract has and this version has not, by the mapping that they stand in.
-const LATER: [(&str, &str); 4] =
-    [("store", "encryption_key"), ("tokens", "algorithm"), ("tokens", "trusted"), ("routes.auth", "issuers")];
-
 /// Reads the text of a file.
 ///
 /// # Errors
@@ -82,10 +78,6 @@ impl Fact<'_> {
     fn unknown_key(&self) -> Option<Problem> {
         let (name, expected) = self.message.strip_prefix("unknown field `")?.split_once("`, ")?;
         let key = self.key.name(name);
-        if LATER.contains(&(self.place().as_str(), name)) {
-            let message = format!("{} is not supported by this version", quote(name));
-            return Some(self.problem(&key, message, "Leave it out".into()));
-        }
         let known = ticked(expected);
         let remedy = format!("{}The keys here are: {}", spelling::hint(name, known.iter().copied()), known.join(", "));
         Some(self.problem(&key, format!("there is no key {} here", quote(name)), remedy))

@@ -23,6 +23,7 @@ mod pattern;
 mod server;
 mod upstream;
 mod route;
+mod trusted;
 mod change;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
 pub use route::{Auth, Cors, EncodedSlash, OnExpiry, Rate, Route, RouteLimits, Rule};
 pub use server::{Address, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls};
+pub use trusted::{KeySetUrl, LOCAL, Trusted, TrustedKeys};
 pub use upstream::{
     Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
     UpstreamTls,
@@ -119,7 +121,7 @@ pub enum LogLevel {
 }
 
 /// `store`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// Which store.
     pub location: StoreLocation,
@@ -127,6 +129,8 @@ pub struct Store {
     pub max_stale: Duration,
     /// What happens then.
     pub on_stale: OnStale,
+    /// Encrypts the signing keys in it; at least 32 bytes.
+    pub encryption_key: Option<Secret>,
 }
 
 /// `store.url`.
@@ -148,8 +152,11 @@ pub enum OnStale {
 /// `tokens`.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// The shared HS256 secret; `None`: a key is made at the first start and kept in the store.
+    /// The shared HS256 secret, which verifies whatever the algorithm is, and signs with HS256; `None`: all keys are made
+    /// here and kept in the store.
     pub secret: Option<Secret>,
+    /// What new tokens are signed with.
+    pub algorithm: Algorithm,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Life of a refresh token.
@@ -160,6 +167,41 @@ pub struct Tokens {
     pub issuer: Option<String>,
     /// `aud`, written and then required.
     pub audience: Option<String>,
+    /// Whose tokens are taken beside our own, each issuer once.
+    pub trusted: Vec<Trusted>,
+}
+
+/// `tokens.algorithm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256: who can verify can sign. Never published.
+    Hs256,
+    /// Ed25519.
+    EdDsa,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// RSA with SHA-256, as PKCS #1 v1.5 has it.
+    Rs256,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Hs256, Self::EdDsa, Self::Es256, Self::Rs256];
+
+    /// As in a token's `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// Whether others can verify what they cannot sign, by a published key.
+    pub const fn is_public(self) -> bool {
+        !matches!(self, Self::Hs256)
+    }
 }
 
 /// `identity`.

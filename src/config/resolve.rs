@@ -2,7 +2,9 @@
 
 mod server;
 mod listen;
+mod secret;
 mod tokens;
+mod trusted;
 mod identity;
 mod headers;
 mod upstreams;
@@ -16,8 +18,12 @@ use super::file::{self, File};
 use super::key::Key;
 use super::problem::{Fault, Problem};
 use super::reader::{Notes, Reader};
-use super::scalar::Text;
+use super::scalar::{Hidden, Text};
 use super::{AuditTarget, Config, Log, LogFormat, LogLevel, OnStale, Store, StoreLocation};
+use crate::secret::Secret;
+
+/// Of `store.encryption_key`, in bytes.
+const LEAST_ENCRYPTION_KEY: usize = 32;
 
 /// Why there is no [`Config`].
 pub(super) struct Wrong {
@@ -46,7 +52,8 @@ pub(super) fn resolve(
     let tokens = tokens::tokens(&mut reader, file.tokens.unwrap_or_default(), identity.responses);
     let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
     let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
-    let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &upstreams, &server.limits);
+    let around = routes::Around { upstreams: &upstreams, limits: &server.limits, tokens: &tokens };
+    let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &around);
     let Notes { problems, warnings, files } = reader.finish();
     if !problems.is_empty() {
         return Err(Wrong { problems, files });
@@ -98,7 +105,19 @@ fn store(reader: &mut Reader<'_>, store: file::Store) -> Store {
             file::OnStale::Refuse => OnStale::Refuse,
             file::OnStale::Serve => OnStale::Serve,
         },
+        encryption_key: encryption_key(reader, store.encryption_key, store.encryption_key_file),
     }
+}
+
+/// Too short a key could be guessed by whoever has the database.
+fn encryption_key(reader: &mut Reader<'_>, value: Option<Hidden>, file: Option<Text>) -> Option<Secret> {
+    let keys = (Key::of("store.encryption_key"), Key::of("store.encryption_key_file"));
+    let (key, secret) = secret::either(reader, keys.0, keys.1, (value, file))?;
+    if secret.len() < LEAST_ENCRYPTION_KEY {
+        let message = format!("the key has {} bytes; it needs {LEAST_ENCRYPTION_KEY} at least", secret.len());
+        reader.refuse(&key, message, "Make one with `openssl rand -base64 32`, and keep it apart from the database");
+    }
+    Some(secret)
 }
 
 /// The path in `sqlite:PATH`. The URL may hold a password, so that it is never repeated.

@@ -91,6 +91,8 @@ pub struct Rule {
     pub claims: Vec<(String, serde_json::Value)>,
     /// Whether `fresh` must be true.
     pub fresh: bool,
+    /// Whose token it must be: issuers of `tokens.trusted`, and [`LOCAL`](super::LOCAL) for our own; empty: ours.
+    pub issuers: Vec<String>,
 }
 
 /// `routes[].encoded_slash`.

@@ -7,6 +7,7 @@ mod values;
 mod listen;
 mod upstreams;
 mod cors;
+mod trusted;
 mod change;
 mod attempts;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::clock::UnixTime;
-use crate::config::{Auth, Rule};
+use crate::config::{Auth, LOCAL, Rule};
 use crate::message::Rejection;
 use crate::message::credential::{self, Given};
 use crate::model::Role;
@@ -46,6 +46,7 @@ pub fn check(
     match (auth, caller) {
         (Auth::Optional, Err(Rejection::TokenMissing { .. })) => Ok(None),
         (Auth::Required(rule), Ok(caller)) => check_rule(rule, &caller, now).map(|()| Some(caller)),
+        (Auth::Optional, Ok(caller)) => check_issuer(&[], &caller).map(|()| Some(caller)),
         (_, caller) => caller.map(Some),
     }
 }
@@ -71,6 +72,7 @@ pub fn authenticate(sessions: &Sessions, field: &HeaderValue, memo: &Memo, now: 
 /// # Errors
 /// `forbidden`, naming the first part that is not met.
 pub fn check_rule(rule: &Rule, caller: &Caller, now: UnixTime) -> Result<(), Rejection> {
+    check_issuer(&rule.issuers, caller)?;
     let claims = caller.claims();
     if !rule.roles.is_empty() && !rule.roles.iter().any(|role| claims.roles.contains(role)) {
         let names: Vec<&str> = rule.roles.iter().map(Role::as_str).collect();
@@ -83,4 +85,21 @@ pub fn check_rule(rule: &Rule, caller: &Caller, now: UnixTime) -> Result<(), Rej
         return Err(Rejection::Forbidden("This needs a fresh token: log in again".into()));
     }
     Ok(())
+}
+
+/// Whether the rule names the caller's issuer; one that names none is for our own.
+///
+/// # Errors
+/// `forbidden`.
+pub fn check_issuer(issuers: &[String], caller: &Caller) -> Result<(), Rejection> {
+    let issuer = caller.claims().issuer.as_deref();
+    let named = match issuer {
+        None => issuers.is_empty() || issuers.iter().any(|known| known == LOCAL),
+        Some(issuer) => issuers.iter().any(|known| known == issuer),
+    };
+    if named {
+        return Ok(());
+    }
+    let whose = issuer.map_or_else(|| "this gateway itself".to_owned(), str::to_owned);
+    Err(Rejection::Forbidden(format!("Tokens of {whose} do not open this").into()))
 }

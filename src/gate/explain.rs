@@ -53,7 +53,7 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
     let mut lines = vec![format!("path:     {}", target.path().as_str())];
     if let Some(endpoint) = Endpoint::find(&config.identity, target.path().as_str()) {
         endpoint.check_method(&method)?;
-        lines.push(format!("endpoint: {}{}, answered by the gateway", config.identity.prefix, endpoint.path()));
+        lines.push(format!("endpoint: {}, answered by the gateway", endpoint.place(&config.identity)));
         lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
@@ -135,7 +135,7 @@ pub fn partly_hidden(config: &Config) -> Vec<String> {
 fn endpoints(config: &Config) -> Vec<(String, Vec<String>)> {
     let paths = Endpoint::ALL
         .into_iter()
-        .map(|endpoint| format!("{}{}", config.identity.prefix, endpoint.path()))
+        .map(|endpoint| endpoint.place(&config.identity))
         .filter(|path| Endpoint::find(&config.identity, path).is_some())
         .chain([verify::PATH.to_owned()]);
     paths.map(|path| (path.clone(), path.split('/').skip(1).map(str::to_owned).collect())).collect()
@@ -182,6 +182,9 @@ pub fn rule(auth: &Auth) -> String {
     }
     if rule.fresh {
         text.push_str("  fresh");
+    }
+    if !rule.issuers.is_empty() {
+        text.push_str(&format!("  issued by {}", rule.issuers.join(" or ")));
     }
     text
 }

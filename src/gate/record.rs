@@ -45,8 +45,7 @@ pub struct Subjects {
 impl Subjects {
     /// Asks for all counters once.
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
-        let endpoint =
-            |endpoint: Endpoint| (endpoint, metrics.route(&format!("{}{}", config.identity.prefix, endpoint.path())));
+        let endpoint = |endpoint: Endpoint| (endpoint, metrics.route(&endpoint.place(&config.identity)));
         Self {
             routes: config.routes.iter().map(|route| metrics.route(&route.id)).collect(),
             endpoints: Endpoint::ALL.into_iter().map(endpoint).collect(),

@@ -56,8 +56,10 @@ impl Gate {
             Err(miss) => return Err(Rejection::Forbidden(miss.to_string().into())),
         };
         for index in std::iter::once(found.route).chain(found.also) {
-            if let Some(Auth::Required(rule)) = self.routes.get(index).map(|route| &route.auth) {
-                bearer::check_rule(rule, caller, now)?;
+            match self.routes.get(index).map(|route| &route.auth) {
+                Some(Auth::Required(rule)) => bearer::check_rule(rule, caller, now)?,
+                Some(Auth::Optional) => bearer::check_issuer(&[], caller)?,
+                Some(Auth::Public) | None => {}
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ mod registration;
 mod sessions;
 mod trail;
 mod users;
+mod jwks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -59,11 +60,13 @@ pub enum Endpoint {
     Password,
     /// GET and DELETE /users.
     Users,
+    /// GET /.well-known/jwks.json.
+    Jwks,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Registration,
         Self::Login,
         Self::Refresh,
@@ -75,6 +78,7 @@ impl Endpoint {
         Self::Session,
         Self::Password,
         Self::Users,
+        Self::Jwks,
     ];
 
     /// What stands in a path for any one segment.
@@ -94,13 +98,27 @@ impl Endpoint {
             Self::Session => "/sessions/{id}",
             Self::Password => "/password",
             Self::Users => "/users",
+            Self::Jwks => "/.well-known/jwks.json",
+        }
+    }
+
+    /// Where it is answered. Others ask for the keys where the standards put them: they never move.
+    pub fn place(self, settings: &config::Identity) -> String {
+        match self {
+            Self::Jwks => self.path().to_owned(),
+            moved => format!("{}{}", settings.prefix, moved.path()),
         }
     }
 
     /// The endpoint at a canonical path, with or without one trailing slash.
     pub fn find(settings: &config::Identity, path: &str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path == Self::Jwks.path() {
+            return Some(Self::Jwks);
+        }
         let path = own_part(settings, path)?;
-        let found = Self::ALL.into_iter().find(|endpoint| endpoint.fit(path).is_some())?;
+        let fits = |endpoint: &Self| *endpoint != Self::Jwks && endpoint.fit(path).is_some();
+        let found = Self::ALL.into_iter().find(fits)?;
         let hidden = found == Self::Users && settings.users == UsersAccess::Off;
         (!hidden).then_some(found)
     }
@@ -128,7 +146,7 @@ impl Endpoint {
     pub const fn methods(self) -> &'static str {
         match self {
             Self::Users => "DELETE, GET, HEAD",
-            Self::Sessions => "GET, HEAD",
+            Self::Sessions | Self::Jwks => "GET, HEAD",
             Self::Session => "DELETE",
             Self::Registration
             | Self::Login
@@ -228,15 +246,16 @@ impl Identity {
             Endpoint::Password => self.change_password(origin, &head.headers, body).await,
             Endpoint::Users if head.method == Method::DELETE => self.delete_users(origin, &head.headers).await,
             Endpoint::Users => self.list_users(origin, &head.headers, &head.uri).await,
+            Endpoint::Jwks => Ok(self.jwks()),
         }
     }
 
-    /// The holder of the request's one good token of type `kind`.
+    /// The holder of the request's one good token of type `kind`, which is ours.
     fn caller(&self, kind: TokenType, headers: &HeaderMap, origin: Origin<'_>) -> Result<Caller, Rejection> {
         let token = credential::token(credential::field(headers)?)?;
         let signed = self.sessions.open_signed(token)?;
         origin.trail.token(signed.claims());
-        Ok(self.sessions.admit(signed, kind, origin.now)?)
+        Ok(self.sessions.admit_own(signed, kind, origin.now)?)
     }
 
     fn is_flask(&self) -> bool {

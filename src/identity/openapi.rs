@@ -20,7 +20,7 @@ pub fn document(config: &Config, verify: &str) -> Value {
     let settings = &config.identity;
     let mut paths = Map::new();
     for endpoint in Endpoint::ALL {
-        let path = format!("{}{}", settings.prefix, endpoint.path());
+        let path = endpoint.place(settings);
         // One that is turned off is not found.
         if Endpoint::find(settings, &path) == Some(endpoint) {
             paths.insert(path, path_item(endpoint, settings));

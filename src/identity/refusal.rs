@@ -12,6 +12,7 @@ impl From<Refusal> for Rejection {
             Refusal::WrongType(wanted) => Self::TokenWrongType { refresh: wanted == TokenType::Refresh },
             Refusal::Revoked | Refusal::Reused => Self::TokenRevoked,
             Refusal::TooOften(wait) => Self::TooManyRequests(wait),
+            foreign @ Refusal::Foreign(_) => Self::Forbidden(foreign.to_string().into()),
             // An outage of the store is 503: a client throws its tokens away on 401.
             outage @ (Refusal::Store(_) | Refusal::Stale) => Self::Unavailable(outage.into()),
             signing @ Refusal::Signing(_) => Self::Internal(signing.into()),
@@ -26,6 +27,10 @@ impl From<tokens::Error> for Rejection {
             tokens::Error::Header(why) | tokens::Error::Claim(why) => Self::TokenInvalid(why.into()),
             signature @ tokens::Error::Signature => Self::TokenInvalid(signature.to_string().into()),
             tokens::Error::Expired => Self::TokenExpired,
+            tokens::Error::Revoked => Self::TokenRevoked,
+            unknown @ tokens::Error::ForeignKey => Self::TokenInvalid(unknown.to_string().into()),
+            // The token may be good: a client must not throw it away.
+            missing @ tokens::Error::NoKeys => Self::Unavailable(missing.into()),
         }
     }
 }

@@ -24,6 +24,7 @@ impl Endpoint {
             Self::Session => Some(Event::SessionEnd),
             Self::Sessions => None,
             Self::Password => Some(Event::Password),
+            Self::Jwks => None,
             Self::Users => (*method == Method::DELETE).then_some(Event::UsersDelete),
         }
     }
@@ -66,6 +67,7 @@ impl<'a> Trail<'a> {
         about.user = Some(claims.subject.to_string());
         about.session = claims.session.as_ref().map(|session| session.as_str().to_owned());
         about.token = Some(claims.token.as_str().to_owned());
+        about.more = claims.issuer.as_ref().map(|issuer| ("issuer", issuer.to_string()));
     }
 
     /// Notes what else there is to say.

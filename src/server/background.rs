@@ -1,4 +1,4 @@
-//! Background work: the revocation feed, the checks of servers, and what is swept now and then.
+//! Background work: the revocation feed, the checks of servers, the keys of trusted issuers, and what is swept now and then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Background {
 impl Service for Background {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         if let Some(feed) = self.feed.take() {
-            tokio::join!(feed.run(), self.check(), self.sweep());
+            tokio::join!(feed.run(), self.check(), self.sweep(), self.app.follow_providers());
         }
     }
 

@@ -15,7 +15,9 @@ impl Sessions {
     /// The store's; then nothing was promised.
     pub async fn end(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
         let claims = signed.claims();
-        let Some(session) = &claims.session else { return self.revoke(signed, now).await };
+        // Another issuer's session is its own affair.
+        let own = claims.session.as_ref().filter(|_| claims.issuer.is_none());
+        let Some(session) = own else { return self.revoke(signed, now).await };
         // An expired token still ends a session that is known, but must not fill the store with others.
         let expired = claims.has_expired(self.moment(now));
         let otherwise = (!expired).then(|| self.keep_generation_until(now));

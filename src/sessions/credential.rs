@@ -9,13 +9,16 @@ use crate::config::IdentitySource;
 use crate::model::{Role, Username};
 use crate::sessions::Refusal;
 use crate::sessions::blocklist::{Birth, Blocklist, Clean, Keys};
+use crate::sessions::keyring::{Keyring, Known};
 use crate::store::{Key, Warrant};
-use crate::tokens::{Claims, Moment};
+use crate::tokens::{Claims, Mark, Moment, Verified};
 
 /// A token whose signature, form, issuer and audience are good. It may have expired, or been revoked.
 pub struct Signed {
     text: Box<str>,
     claims: Claims,
+    mark: Mark,
+    known: Known,
     keys: Keys,
     headers: Box<[(usize, Bytes)]>,
     clean: Clean,
@@ -23,15 +26,12 @@ pub struct Signed {
 
 impl Signed {
     /// Computes what later requests need: blocklist keys, and the values of the identity headers.
-    pub(super) fn new(text: &str, claims: Claims, sources: &[IdentitySource]) -> Self {
-        let keys = Keys {
-            token: Key::token(None, claims.token.as_str()),
-            session: claims.session.as_ref().map(|session| Key::session(None, session.as_str())),
-            subject: Key::subject(None, &claims.subject),
-        };
+    pub(super) fn new(text: &str, verified: Verified, known: Known, sources: &[IdentitySource]) -> Self {
+        let Verified { claims, mark } = verified;
+        let keys = keys(&claims);
         let value = |source| header_value(&claims, source).map(|text| Bytes::from(visible_ascii(&text)));
         let headers = sources.iter().enumerate().filter_map(|(at, source)| Some((at, value(source)?))).collect();
-        Self { text: text.into(), claims, keys, headers, clean: Clean::default() }
+        Self { text: text.into(), claims, mark, known, keys, headers, clean: Clean::default() }
     }
 
     /// The token itself.
@@ -46,8 +46,12 @@ impl Signed {
 
     /// Whether `blocklist` revokes it at that moment.
     pub(super) fn is_revoked(&self, blocklist: &Blocklist, at: Moment) -> bool {
-        let birth = Birth { generation: self.claims.generation, issued: self.claims.issued };
-        blocklist.revokes_since(&self.clean, &self.keys, birth, at)
+        blocklist.revokes_since(&self.clean, &self.keys, birth(&self.claims), at)
+    }
+
+    /// Whether the key that signed it is still in the ring.
+    pub(super) fn is_trusted(&self, keyring: &Keyring) -> bool {
+        keyring.has(self.mark, &self.known)
     }
 
     pub(super) fn keys(&self) -> &Keys {
@@ -100,15 +104,34 @@ impl Caller {
     }
 }
 
+/// Whether `blocklist` revokes a token with these claims.
+pub(super) fn is_revoked(claims: &Claims, blocklist: &Blocklist, at: Moment) -> bool {
+    blocklist.revokes_since(&Clean::default(), &keys(claims), birth(claims), at)
+}
+
+/// The blocklist's keys of a token with these claims.
+pub(super) fn keys(claims: &Claims) -> Keys {
+    let issuer = claims.issuer.as_deref();
+    Keys {
+        token: Key::token(issuer, claims.token.as_str()),
+        session: claims.session.as_ref().map(|session| Key::session(issuer, session.as_str())),
+        subject: Key::subject(issuer, &claims.subject),
+    }
+}
+
+fn birth(claims: &Claims) -> Birth {
+    Birth { generation: claims.generation, issued: claims.issued }
+}
+
 fn header_value(claims: &Claims, source: &IdentitySource) -> Option<String> {
     match source {
         IdentitySource::Subject => Some(claims.subject.to_string()),
         IdentitySource::Roles if claims.roles.is_empty() => None,
         IdentitySource::Roles => Some(claims.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",")),
-        IdentitySource::TokenId => Some(claims.token.as_str().to_owned()),
+        // Of a token without it, the id is one that we gave it.
+        IdentitySource::TokenId => claims.all.contains_key("jti").then(|| claims.token.as_str().to_owned()),
         IdentitySource::Session => claims.session.as_ref().map(|session| session.as_str().to_owned()),
-        // Only tokens of trusted issuers are foreign, and there are none of them yet.
-        IdentitySource::Issuer => None,
+        IdentitySource::Issuer => claims.issuer.as_deref().map(str::to_owned),
         IdentitySource::Claim(name) => claims.all.get(name).and_then(plain),
     }
 }

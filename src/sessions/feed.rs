@@ -1,4 +1,4 @@
-//! The revocation feed: loads every live revocation, then keeps the blocklist current from the store.
+//! The revocation feed: loads every live revocation, then keeps the blocklist and the key ring current from the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::config::{self, OnStale};
 use crate::sessions::blocklist::{Blocklist, Entry};
+use crate::sessions::keyring::Keyring;
 use crate::store::{Error, Store};
 
 /// How often the store is asked whether anything was written.
@@ -94,20 +95,21 @@ impl Freshness {
 pub struct Feed {
     store: Store,
     blocklist: Blocklist,
+    keyring: Keyring,
     freshness: Freshness,
     cursor: i64,
     version: i64,
 }
 
 impl Feed {
-    /// Loads every live revocation. Only when this has returned may a token be judged.
+    /// Loads every live revocation; `keyring` is kept current too. Only when this has returned may a token be judged.
     ///
     /// # Errors
     /// The store's.
-    pub async fn load(store: Store, settings: config::Store) -> Result<Self, Error> {
+    pub async fn load(store: Store, keyring: Keyring, settings: config::Store) -> Result<Self, Error> {
         let version = store.data_version().await?;
         let (blocklist, freshness) = (Blocklist::empty(), Freshness::new(settings));
-        let mut feed = Self { store, blocklist, freshness, cursor: 0, version };
+        let mut feed = Self { store, blocklist, keyring, freshness, cursor: 0, version };
         feed.read().await?;
         feed.freshness.hear();
         feed.blocklist.maintain();
@@ -144,6 +146,7 @@ impl Feed {
         let version = self.store.data_version().await?;
         if look || version != self.version {
             self.read().await?;
+            self.keyring.read().await?;
             self.version = version;
         }
         Ok(())
@@ -155,15 +158,16 @@ impl Feed {
     /// The store's.
     pub async fn catch_up(&mut self) -> Result<(), Error> {
         self.read().await?;
+        self.keyring.read().await?;
         self.freshness.hear();
         self.freshness.look();
         Ok(())
     }
 
-    /// Keeps the blocklist current and the store tidy, for ever.
+    /// Keeps blocklist and key ring current and the store tidy, for ever.
     pub async fn run(self) {
-        let store = self.store.clone();
-        tokio::join!(self.follow(), purge(&store));
+        let (store, keyring) = (self.store.clone(), self.keyring.clone());
+        tokio::join!(self.follow(), keyring.tend(), purge(&store));
     }
 
     async fn follow(mut self) {

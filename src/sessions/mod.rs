@@ -2,6 +2,7 @@
 
 mod blocklist;
 mod credential;
+mod keyring;
 mod feed;
 mod renewal;
 mod closing;
@@ -14,14 +15,15 @@ use moka::sync::Cache;
 use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
 use crate::model::{SessionId, TokenId};
-use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, SigningKey, Store};
-use crate::tokens::{self, Keys, Moment, New};
+use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store};
+use crate::tokens::{self, Moment, New};
 
 pub use crate::store::SessionRow;
-pub use crate::tokens::TokenType;
+pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
+pub use keyring::{Keyring, KeyringError, STANDBY, check_trusted, last_use, make};
 pub use renewal::Renewed;
 
 /// How much memory remembered verdicts may take, in bytes.
@@ -45,6 +47,9 @@ pub enum Refusal {
     /// The session was refreshed too often; how long until the next time.
     #[error("the session was refreshed too often")]
     TooOften(Duration),
+    /// Good, and of another issuer, whose tokens do not open this.
+    #[error("Tokens of {0} do not open this")]
+    Foreign(Arc<str>),
     /// The blocklist may lack the newest revocations.
     #[error("the store was last heard longer ago than store.max_stale")]
     Stale,
@@ -105,12 +110,14 @@ pub fn keep_token_until(expires: UnixTime) -> UnixTime {
     expires + RETENTION
 }
 
-/// What is known of revocations, on disk and in memory; a [`Feed`] keeps the two alike.
+/// What is known of revocations and keys, on disk and in memory; a [`Feed`] keeps the two alike.
 pub struct Truth {
     /// On disk.
     pub store: Store,
-    /// In memory.
+    /// The revocations in memory.
     pub blocklist: Blocklist,
+    /// The keys in memory.
+    pub keyring: Keyring,
     /// How well the two agree.
     pub freshness: Freshness,
 }
@@ -118,7 +125,7 @@ pub struct Truth {
 /// See the module.
 pub struct Sessions {
     store: Store,
-    keys: Keys,
+    keyring: Keyring,
     blocklist: Blocklist,
     freshness: Freshness,
     verdicts: Cache<Box<str>, Arc<Signed>, ahash::RandomState>,
@@ -137,10 +144,10 @@ struct Settings {
 
 impl Sessions {
     /// Builds the part; `longest` is the longest token life that the store remembers.
-    pub fn new(config: &Config, truth: Truth, key: &SigningKey, longest: Duration) -> Self {
+    pub fn new(config: &Config, truth: Truth, longest: Duration) -> Self {
         Self {
             store: truth.store,
-            keys: keys(config, key),
+            keyring: truth.keyring,
             blocklist: truth.blocklist,
             freshness: truth.freshness,
             verdicts: Cache::builder()
@@ -161,27 +168,39 @@ impl Sessions {
         Moment { now, leeway: self.settings.tokens.leeway }
     }
 
-    /// The token's holder, when the token is good in every respect, now. A proxied request calls this and nothing else
-    /// of this module: no I/O, no lock that a login takes.
+    /// The holder of one of our own tokens, when it is good in every respect, now.
     ///
     /// # Errors
     /// [`Refusal`]: those that need no store.
     pub fn verify(&self, token: &str, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
-        let signed = self.open_signed(token)?;
-        self.admit(signed, kind, now)
+        self.admit_own(self.open_signed(token)?, kind, now)
     }
 
-    /// The rest of [`verify`](Self::verify), for a token whose signature is known to be good: all that changes with time.
+    /// The same for a token whose signature is known to be good.
     ///
     /// # Errors
-    /// Those of `verify`.
+    /// Those of [`verify`](Self::verify).
+    pub fn admit_own(&self, signed: Arc<Signed>, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
+        let caller = self.admit(signed, kind, now)?;
+        match &caller.claims().issuer {
+            None => Ok(caller),
+            Some(issuer) => Err(Refusal::Foreign(Arc::clone(issuer))),
+        }
+    }
+
+    /// The token's holder, ours or another's, when a token whose signature is known to be good is so in every other respect:
+    /// all that changes with time. A proxied request calls [`open_signed`](Self::open_signed) and this and nothing else of
+    /// this module: no I/O, no lock that a login takes.
+    ///
+    /// # Errors
+    /// Those of `verify`, but [`Refusal::Foreign`].
     pub fn admit(&self, signed: Arc<Signed>, kind: TokenType, now: UnixTime) -> Result<Caller, Refusal> {
         let claims = signed.claims();
         claims.check_time(self.moment(now))?;
         if claims.kind != kind {
             return Err(Refusal::WrongType(kind));
         }
-        if signed.is_revoked(&self.blocklist, self.moment(now)) {
+        if !signed.is_trusted(&self.keyring) || signed.is_revoked(&self.blocklist, self.moment(now)) {
             return Err(Refusal::Revoked);
         }
         if self.freshness.is_stale() {
@@ -208,10 +227,12 @@ impl Sessions {
     /// # Errors
     /// What is wrong with the token that does not change with time.
     pub fn open_signed(&self, token: &str) -> Result<Arc<Signed>, tokens::Error> {
-        if let Some(signed) = self.verdicts.get(token) {
+        // One whose key is gone is looked at anew, for the sake of a truthful refusal.
+        if let Some(signed) = self.verdicts.get(token).filter(|signed| signed.is_trusted(&self.keyring)) {
             return Ok(signed);
         }
-        let signed = Arc::new(Signed::new(token, self.keys.verify(token)?, &self.settings.headers));
+        let (verified, known) = self.keyring.verify(token, &self.settings.tokens)?;
+        let signed = Arc::new(Signed::new(token, verified, known, &self.settings.headers));
         self.verdicts.insert(token.into(), Arc::clone(&signed));
         Ok(signed)
     }
@@ -240,7 +261,7 @@ impl Sessions {
     pub fn issue(&self, ticket: &Ticket, account: &Account) -> Result<Pair, Refusal> {
         let fresh = self.settings.style == ResponseStyle::Standard;
         let sign = |kind, life| {
-            self.keys.sign(&New {
+            self.sign(&New {
                 kind,
                 subject: account.username.as_str(),
                 token: &TokenId::random(),
@@ -256,6 +277,15 @@ impl Sessions {
             access: sign(TokenType::Access, self.settings.tokens.access_ttl)?,
             refresh: sign(TokenType::Refresh, self.settings.tokens.refresh_ttl)?,
         })
+    }
+
+    fn sign(&self, new: &New<'_>) -> Result<String, tokens::SignError> {
+        self.keyring.trust().ring.sign(new, &self.settings.tokens)
+    }
+
+    /// The public keys as a JSON Web Key Set.
+    pub fn jwks(&self) -> String {
+        self.keyring.trust().ring.jwks().to_owned()
     }
 
     /// Ends one token: durable in the store, then refused here, then returned. A token that has expired anyway is left
@@ -294,20 +324,12 @@ impl Sessions {
 
     /// Whether the token of a caller who was let in has been revoked meanwhile.
     pub fn is_revoked(&self, caller: &Caller, now: UnixTime) -> bool {
-        caller.signed().is_revoked(&self.blocklist, self.moment(now))
+        !caller.signed().is_trusted(&self.keyring) || caller.signed().is_revoked(&self.blocklist, self.moment(now))
     }
 
     /// When the token of a caller expires, the leeway included.
     pub fn expires(&self, caller: &Caller) -> UnixTime {
         caller.claims().expires + self.settings.tokens.leeway
-    }
-}
-
-/// The keys that the configuration means: its own secret, or else the one that the store keeps.
-pub fn keys(config: &Config, stored: &SigningKey) -> Keys {
-    match &config.tokens.secret {
-        Some(secret) => Keys::hs256(secret, None, &config.tokens),
-        None => Keys::hs256(&stored.secret, Some(stored.kid.clone()), &config.tokens),
     }
 }
 
@@ -320,13 +342,12 @@ pub async fn revocations_of(
     claims: &tokens::Claims,
     at: Moment,
 ) -> Result<Vec<Revocation>, crate::store::Error> {
-    let signed = || Signed::new("", claims.clone(), &[]);
-    let keys = *signed().keys();
+    let keys = credential::keys(claims);
     let keys = [Some(keys.token), keys.session, Some(keys.subject)].into_iter().flatten().collect();
     let ends = |revocation: &Revocation| {
         let alone = Blocklist::empty();
         alone.insert(revocation, at.now);
-        signed().is_revoked(&alone, at)
+        credential::is_revoked(claims, &alone, at)
     };
     Ok(store.find_revocations(keys).await?.into_iter().filter(ends).collect())
 }

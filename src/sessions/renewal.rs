@@ -30,7 +30,7 @@ impl Sessions {
         }
         let successor = self.turn_in(caller, &account, now).await?;
         let sign = |kind, token: &TokenId, issued, expires| {
-            self.keys.sign(&New {
+            self.sign(&New {
                 kind,
                 subject: account.username.as_str(),
                 token,

@@ -7,6 +7,7 @@ mod revocation;
 mod attempt;
 pub mod flask;
 mod session;
+mod seal;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -94,7 +95,7 @@ pub struct SigningKey {
     pub kid: String,
     /// As in a token's `alg`.
     pub algorithm: String,
-    /// The key itself.
+    /// The key itself; empty for a revoked one.
     pub secret: Secret,
     /// When it was made.
     pub created: UnixTime,
@@ -102,13 +103,35 @@ pub struct SigningKey {
     pub state: KeyState,
 }
 
-/// What a [`SigningKey`] is used for.
+/// What a [`SigningKey`] is used for. It goes from the first of these to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
+    /// It verifies already, so that everybody knows it by the time that it signs. There is at most one.
+    Standby {
+        /// From then on it signs.
+        signs_from: UnixTime,
+    },
     /// It signs and verifies. There is at most one.
     Signing,
     /// It verifies tokens that it signed earlier.
-    Verifying,
+    Verifying {
+        /// When the last of them has expired.
+        until: UnixTime,
+    },
+    /// It does nothing any more; its secret is wiped.
+    Revoked {
+        /// When the last of its tokens has expired.
+        until: UnixTime,
+    },
+}
+
+/// All keys of the store, the oldest first.
+#[derive(Debug, Default)]
+pub struct KeyList {
+    /// Those that could be read.
+    pub keys: Vec<SigningKey>,
+    /// Why others could not: [`Error::Sealed`] or [`Error::WrongSeal`].
+    pub unreadable: Vec<Error>,
 }
 
 /// How much there is in the store.
@@ -230,6 +253,27 @@ pub enum Error {
     /// Another process held the database locked for too long, or too much waits already.
     #[error("the database is busy; try again, and end any other program that keeps it locked")]
     Busy,
+    /// A key in the store is encrypted, and nothing was given to decrypt it.
+    #[error(
+        "store.encryption_key: the signing key {kid} in the database is encrypted, and the configuration has no \
+         encryption key; set the one that it was encrypted with"
+    )]
+    Sealed {
+        /// Which key.
+        kid: String,
+    },
+    /// A key in the store is encrypted otherwise.
+    #[error(
+        "store.encryption_key: the signing key {kid} in the database was encrypted with another encryption key, or has \
+         been tampered with; set the one that it was encrypted with, or restore a backup"
+    )]
+    WrongSeal {
+        /// Which key.
+        kid: String,
+    },
+    /// The cryptography of the system does not work.
+    #[error("a signing key could not be encrypted: the system gives no random numbers")]
+    Seal,
     /// The store was closed.
     #[error("the store is closed; start the gateway again")]
     Closed,
@@ -257,6 +301,9 @@ impl Error {
             Self::Missing { .. }
             | Self::Full { .. }
             | Self::Busy
+            | Self::Sealed { .. }
+            | Self::WrongSeal { .. }
+            | Self::Seal
             | Self::Closed
             | Self::Thread(_)
             | Self::Sqlite(_) => false,

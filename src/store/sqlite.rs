@@ -5,6 +5,7 @@
 mod connection;
 mod worker;
 mod keys;
+mod meta;
 mod accounts;
 mod sessions;
 mod rotation;
@@ -21,6 +22,7 @@ use rusqlite::Connection;
 
 use crate::config::{self, StoreLocation};
 use crate::store::Error;
+use crate::store::seal::Seal;
 use worker::Worker;
 
 /// A handle on the store; clones share it. Its functions may be called from any runtime.
@@ -35,6 +37,8 @@ struct Inner {
     lister: Worker,
     /// How often the seeker's connection was opened.
     openings: Arc<AtomicI64>,
+    /// Encrypts signing keys.
+    seal: Option<Seal>,
 }
 
 impl Store {
@@ -45,6 +49,7 @@ impl Store {
     /// Any but [`Error::Missing`] and [`Error::Closed`].
     pub fn open(config: &config::Store) -> Result<Self, Error> {
         let StoreLocation::Sqlite(path) = &config.location;
+        let seal = config.encryption_key.as_ref().map(Seal::new).transpose()?;
         let path: Arc<Path> = connection::create(path)?.into();
         let first = connection::prepare(&path)?;
         let openings = Arc::new(AtomicI64::new(0));
@@ -56,7 +61,7 @@ impl Store {
         let (seeker, lister) = (reader("store-seek")?, reader("store-list")?);
         let own = Arc::clone(&path);
         let writer = Worker::start("store-write", move |queue| worker::write(&own, first, &queue))?;
-        Ok(Self(Arc::new(Inner { path, writer, seeker, lister, openings })))
+        Ok(Self(Arc::new(Inner { path, writer, seeker, lister, openings, seal })))
     }
 
     /// Like [`Store::open`], but a missing file is an error: for commands that have nothing to look for in an empty one.

@@ -73,6 +73,10 @@ pub enum Event {
     Import,
     /// It forgets the failures that are counted against a name or an address.
     UserUnlock,
+    /// It makes a new key, which signs now or soon: which one, the line names.
+    KeyRotate,
+    /// It revokes a key.
+    KeyRevoke,
     /// It revokes a token, a session, or all tokens of a user: which one, the line names.
     Revocation,
 }
@@ -100,6 +104,8 @@ impl Event {
             Self::UserEnable => "user_enable",
             Self::UserUnlock => "user_unlock",
             Self::Import => "import",
+            Self::KeyRotate => "key_rotate",
+            Self::KeyRevoke => "key_revoke",
             Self::Revocation => "revocation",
         }
     }

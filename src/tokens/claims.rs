@@ -46,6 +46,28 @@ pub struct Moment {
     pub leeway: Duration,
 }
 
+/// A token that is about to be signed.
+pub struct New<'a> {
+    /// `type`.
+    pub kind: TokenType,
+    /// `sub`.
+    pub subject: &'a str,
+    /// `jti`.
+    pub token: &'a TokenId,
+    /// `sid`.
+    pub session: Option<&'a SessionId>,
+    /// `gen`.
+    pub generation: Generation,
+    /// `roles`.
+    pub roles: &'a [Role],
+    /// `fresh`.
+    pub fresh: bool,
+    /// `iat` and `nbf`.
+    pub issued: UnixTime,
+    /// `exp`.
+    pub expires: UnixTime,
+}
+
 /// The claims of one token whose signature was good.
 #[derive(Clone, Debug)]
 pub struct Claims {
@@ -69,6 +91,8 @@ pub struct Claims {
     pub generation: Option<Generation>,
     /// `roles`.
     pub roles: Vec<Role>,
+    /// Whose token it is, of the issuers of `tokens.trusted`; `None`: one of ours.
+    pub issuer: Option<Arc<str>>,
     /// Every claim as it was written, for rules and headers.
     pub all: Map<String, Value>,
 }
@@ -79,18 +103,15 @@ impl Claims {
     /// # Errors
     /// [`Error::Claim`], naming the first claim that does not fit.
     pub fn from_object(all: Map<String, Value>) -> Result<Self, Error> {
-        let text = |name: &str, error: Error| all.get(name).and_then(Value::as_str).ok_or(error);
+        let get = |name: &str| all.get(name).and_then(Value::as_str);
         let expires = moment(&all, "exp", "exp must be a number")?.ok_or(Error::Claim("Token has no exp claim"))?;
-        let subject = text("sub", Error::Claim("sub must be text"))?;
-        if subject.is_empty() || subject.chars().any(char::is_control) {
-            return Err(Error::Claim("sub is empty or holds control characters"));
-        }
-        let kind = match text("type", Error::Claim("Token has no type claim"))? {
+        let subject = text(get("sub"), Error::Claim("sub must be text"))?;
+        let kind = match get("type").ok_or(Error::Claim("Token has no type claim"))? {
             "access" => TokenType::Access,
             "refresh" => TokenType::Refresh,
             _ => return Err(Error::Claim("type is neither access nor refresh")),
         };
-        let token = text("jti", Error::Claim("jti must be text"))?;
+        let token = get("jti").ok_or(Error::Claim("jti must be text"))?;
         if token.is_empty() {
             return Err(Error::Claim("jti is empty"));
         }
@@ -105,6 +126,7 @@ impl Claims {
             session: session(&all)?,
             generation: generation(&all)?,
             roles: roles(&all)?,
+            issuer: None,
             all,
         })
     }
@@ -149,7 +171,16 @@ impl Claims {
     }
 }
 
-fn moment(all: &Map<String, Value>, name: &str, wrong: &'static str) -> Result<Option<UnixTime>, Error> {
+/// Text that names somebody or something: neither empty nor with control characters; `error` where there is none.
+pub(super) fn text(value: Option<&str>, error: Error) -> Result<&str, Error> {
+    let text = value.ok_or(error)?;
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(Error::Claim("sub is empty or holds control characters"));
+    }
+    Ok(text)
+}
+
+pub(super) fn moment(all: &Map<String, Value>, name: &str, wrong: &'static str) -> Result<Option<UnixTime>, Error> {
     match all.get(name) {
         None => Ok(None),
         Some(Value::Number(number)) => {
@@ -173,7 +204,7 @@ fn fresh(all: &Map<String, Value>) -> Result<Fresh, Error> {
     }
 }
 
-fn session(all: &Map<String, Value>) -> Result<Option<SessionId>, Error> {
+pub(super) fn session(all: &Map<String, Value>) -> Result<Option<SessionId>, Error> {
     match all.get("sid") {
         None => Ok(None),
         Some(Value::String(sid)) if !sid.is_empty() => Ok(Some(SessionId::new(sid.as_str()))),
@@ -199,7 +230,7 @@ fn roles(all: &Map<String, Value>) -> Result<Vec<Role>, Error> {
 }
 
 /// The claims of a token that is about to be signed, in the order in which flask-jwt-extended writes them.
-pub fn to_object(new: &super::New<'_>, issuer: Option<&str>, audience: Option<&str>) -> Map<String, Value> {
+pub fn to_object(new: &New<'_>, issuer: Option<&str>, audience: Option<&str>) -> Map<String, Value> {
     let seconds = new.issued.secs();
     let mut all = Map::new();
     let mut put = |name: &str, value: Value| all.insert(name.to_owned(), value);

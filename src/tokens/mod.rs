@@ -4,13 +4,21 @@
 //! use, and whether the token was revoked is `sessions`' business.
 
 mod claims;
-mod keys;
-mod strict;
+mod key;
+mod ring;
+mod trust;
+mod foreign;
+mod jwk;
 mod header;
+mod strict;
 
-pub use claims::{Claims, Fresh, Moment, TokenType};
+pub use claims::{Claims, Fresh, Moment, New, TokenType};
+pub use foreign::Foreign;
 pub use header::Header;
-pub use keys::{Keys, New};
+pub use jwk::{KeySet, KeySetError};
+pub use key::{KeyError, Mark, generate};
+pub use ring::{Material, Ring, Verified};
+pub use trust::Trust;
 
 /// Why a token is not good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +38,15 @@ pub enum Error {
     /// `exp` is over.
     #[error("Token has expired")]
     Expired,
+    /// Its issuer is trusted, and has no such key as far as is known.
+    #[error("The token names a key that its issuer has not published")]
+    ForeignKey,
+    /// Its issuer is trusted, and his keys could not be fetched yet.
+    #[error("the keys of the token's issuer have not been fetched yet")]
+    NoKeys,
+    /// The key that it names was revoked.
+    #[error("Token has been revoked")]
+    Revoked,
 }
 
 /// What is wrong with the outer form of a token. The texts are PyJWT's where it has one.
@@ -60,8 +77,14 @@ pub enum Malformed {
 
 /// A token could not be signed.
 #[derive(Debug, thiserror::Error)]
-#[error("a token could not be signed: {0}")]
-pub struct SignError(#[from] jsonwebtoken::errors::Error);
+pub enum SignError {
+    /// What the cryptography says; with HS256 it never does.
+    #[error("a token could not be signed: {0}")]
+    Cryptography(#[from] jsonwebtoken::errors::Error),
+    /// There is no signing key in the store.
+    #[error("there is no key to sign tokens with")]
+    NoKey,
+}
 
 impl From<Malformed> for Error {
     fn from(malformed: Malformed) -> Self {

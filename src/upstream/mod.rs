@@ -3,6 +3,7 @@
 mod forward;
 mod balance;
 mod health;
+mod fetch;
 mod budget;
 mod pool;
 mod resolve;
@@ -17,6 +18,7 @@ mod decode;
 mod alarm;
 
 pub use body::Uploading;
+pub use fetch::{FetchError, fetch};
 pub use forward::{Error, Exchange, Preview, Reply, Trial, Upstreams};
 pub use headers::{Client, Ids};
 pub use health::Checks;

@@ -43,6 +43,12 @@ pub enum Error {
         /// The upstream.
         upstream: String,
     },
+    /// Nothing to trust, outside of upstreams.
+    #[error("this system has no root certificates; install them (ca-certificates)")]
+    NoSystemRoots,
+    /// The provider lacks what is asked of it, outside of upstreams.
+    #[error(transparent)]
+    System(rustls::Error),
     /// The name cannot stand in a certificate.
     #[error("upstreams.{upstream}.{key}: {name} cannot be the name in a certificate. Give a DNS name or an address")]
     Name {
@@ -96,6 +102,29 @@ impl Roots {
         upstream.servers.iter().map(server).collect()
     }
 
+    /// How a server is spoken to that is no upstream: verified by the system's roots.
+    ///
+    /// # Errors
+    /// [`Error::NoSystemRoots`], or a provider that lacks what is asked of it.
+    pub fn system_client(&mut self) -> Result<ClientConfig, Error> {
+        let roots = self.system();
+        if roots.is_empty() {
+            return Err(Error::NoSystemRoots);
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(Error::System)?;
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    fn system(&mut self) -> Arc<RootCertStore> {
+        let roots = self.0.get_or_insert_with(|| {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        });
+        Arc::clone(roots)
+    }
+
     fn client(&mut self, upstream: &config::Upstream) -> Result<ClientConfig, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let algorithms = provider.signature_verification_algorithms;
@@ -119,15 +148,8 @@ impl Roots {
     fn of(&mut self, upstream: &config::Upstream) -> Result<Arc<RootCertStore>, Error> {
         let name = || upstream.name.clone();
         let Some(path) = &upstream.tls.ca else {
-            let roots = self.0.get_or_insert_with(|| {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Arc::new(roots)
-            });
-            return match roots.is_empty() {
-                true => Err(Error::NoRoots { upstream: name() }),
-                false => Ok(Arc::clone(roots)),
-            };
+            let roots = self.system();
+            return if roots.is_empty() { Err(Error::NoRoots { upstream: name() }) } else { Ok(roots) };
         };
         let mut roots = RootCertStore::empty();
         let authority = |source| Error::Authority { upstream: name(), path: path.clone(), source };

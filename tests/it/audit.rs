@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, PASSWORD, Setup, Tokens, await_that, cli_with, credentials, said};
+use crate::harness::{Gateway, PASSWORD, SECRET, Setup, Tokens, await_that, cli_with, credentials, said};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Connection, get, post, request};
@@ -217,6 +217,32 @@ fn an_administrator_and_the_command_line() {
     check(&last(&path, 16), &expected);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains(PASSWORD) && !text.contains(&bob.access), "{text}");
+}
+
+#[test]
+fn keys_and_whose_token_of_another_issuer_it_was() {
+    let origin = Origin::start();
+    let trusted = json!([{"issuer": "https://idp.example", "secret": SECRET}]);
+    let setup = Setup::new(origin.address).unset("tokens", "secret").set("tokens.trusted", trusted);
+    let (gateway, path) = with_file(setup);
+    let done = gateway.cli(&["keys", "rotate", "--now"], "");
+    assert!(done.status.success(), "{done:?}");
+    let kid = said(&done).split(' ').next().unwrap().to_owned();
+    check(&last(&path, 1), &json!({"event": "key_rotate", "outcome": "success", "kid": kid, "actor": "cli"}));
+    assert!(gateway.cli(&["keys", "revoke", &kid], "").status.success());
+    check(&last(&path, 2), &json!({"event": "key_revoke", "outcome": "success", "kid": kid, "actor": "cli"}));
+
+    let exp = jwt::now() + 600;
+    let foreign = json!({"iss": "https://idp.example", "sub": "alice", "jti": "j", "exp": exp});
+    let foreign = jwt::sign(&foreign);
+    assert_eq!(post("/logout").bearer(&foreign).send(gateway.public).status, 200);
+    let of = json!({"user": "alice", "issuer": "https://idp.example", "jti": "j"});
+    check(&last(&path, 3), &merged(&of, &json!({"event": "logout", "outcome": "success"})));
+    assert_eq!(post("/logout/all").bearer(&foreign).send(gateway.public).status, 401);
+    let foreign = json!({"iss": "https://idp.example", "sub": "alice", "jti": "k", "exp": exp});
+    let foreign = jwt::sign(&foreign);
+    assert_eq!(post("/logout/all").bearer(&foreign).send(gateway.public).status, 403);
+    check(&last(&path, 5), &json!({"event": "logout_all", "reason": "forbidden", "issuer": "https://idp.example"}));
 }
 
 #[test]

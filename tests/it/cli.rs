@@ -118,7 +118,8 @@ fn check_lists_the_routes_public_ones_first() {
     assert!(place("/optional/*") > 0 && place("admin") > 0, "{text}");
     let logouts = "/logout/access, /logout/refresh, /logout, /logout/all";
     assert!(text.contains(&format!("/logout/*: the gateway itself answers {logouts}\n")), "{text}");
-    let two = "/token/refresh, /logout/access, /logout/refresh, /logout/all, /sessions/{id}, /auth/verify";
+    let two = "/token/refresh, /logout/access, /logout/refresh, /logout/all, /sessions/{id}, \
+               /.well-known/jwks.json, /auth/verify";
     assert!(text.contains(&format!("/{{area}}/{{page}}: the gateway itself answers {two}\n")), "{text}");
     assert!(!text.contains("notes: the gateway"), "{text}");
     assert!(!text.contains(SECRET), "{text}");

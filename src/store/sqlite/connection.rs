@@ -19,9 +19,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_ID: i64 = 0x504f_5254;
 
 /// The schema's steps, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_sessions.sql"),
+    include_str!("../migrations/0003_keys.sql"),
     include_str!("../migrations/0004_attempts.sql"),
     include_str!("../migrations/0005_import.sql"),
 ];
@@ -30,11 +31,12 @@ const MIGRATIONS: [&str; 4] = [
 pub(super) const LATEST: i64 = MIGRATIONS.len() as i64;
 
 // Sorting and savepoints stay in memory, because a container may have no writable /tmp. The limit gives the space of a
-// once large log back.
+// once large log back. What was deleted is overwritten where that costs no further writing: it may be a key.
 const SETTINGS: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
     PRAGMA temp_store = MEMORY;
+    PRAGMA secure_delete = FAST;
     PRAGMA trusted_schema = OFF;
     PRAGMA cell_size_check = ON;
     PRAGMA wal_autocheckpoint = 1000;

@@ -192,8 +192,9 @@ async fn two_processes_share_a_file() {
         created: crate::clock::UnixTime::from_secs(0),
         state: crate::store::KeyState::Signing,
     };
-    let (mine, theirs) = tokio::join!(one.load_or_make_key(key("1")), two.load_or_make_key(key("2")));
-    assert_eq!(mine.unwrap().kid, theirs.unwrap().kid);
+    let end = crate::clock::UnixTime::from_secs(0);
+    let (mine, theirs) = tokio::join!(one.replace_key(None, key("1"), end), two.replace_key(None, key("2"), end));
+    assert!(mine.unwrap() != theirs.unwrap());
 }
 
 #[test]
@@ -406,4 +407,65 @@ async fn revoke_until_killed() {
         });
     }
     jobs.join_all().await;
+}
+
+#[tokio::test]
+async fn keys_are_encrypted_under_the_encryption_key() {
+    let (_folder, path) = folder();
+    let with = |key: Option<&str>| {
+        let encryption_key = key.map(crate::secret::Secret::new);
+        Store::open(&crate::config::Store { encryption_key, ..sqlite(&path) }).unwrap()
+    };
+    let key = |kid: &str, secret: &str| crate::store::SigningKey {
+        kid: kid.into(),
+        algorithm: "HS256".into(),
+        secret: crate::secret::Secret::new(secret),
+        created: crate::clock::UnixTime::from_secs(0),
+        state: crate::store::KeyState::Signing,
+    };
+    let stands_in_file = |secret: &str| {
+        let all: Vec<u8> = fs::read_dir(path.parent().unwrap())
+            .unwrap()
+            .flat_map(|entry| fs::read(entry.unwrap().path()).unwrap())
+            .collect();
+        all.windows(secret.len()).any(|part| part == secret.as_bytes())
+    };
+    let end = crate::clock::UnixTime::from_secs(1);
+    let store = with(None);
+    assert!(store.replace_key(None, key("plain", "this one was stored plain"), end).await.unwrap());
+    assert_eq!(store.seal_keys().await.unwrap(), 0);
+    store.close();
+    assert!(stands_in_file("this one was stored plain"));
+    let store = with(Some("one"));
+    assert_eq!((store.seal_keys().await.unwrap(), store.seal_keys().await.unwrap()), (1, 0));
+    assert!(store.replace_key(Some("plain".into()), key("sealed", "this one never was"), end).await.unwrap());
+    let read: Vec<_> = store.load_keys().await.unwrap().keys.into_iter().map(|key| key.secret).collect();
+    assert_eq!((read[0].expose(), read[1].expose()), (&b"this one was stored plain"[..], &b"this one never was"[..]));
+    store.close();
+    assert!(!stands_in_file("this one was stored plain") && !stands_in_file("this one never was"));
+    for (other, named) in [(None, "has no encryption key"), (Some("two"), "another encryption key")] {
+        let store = with(other);
+        let list = store.load_keys().await.unwrap();
+        assert!(list.keys.is_empty() && list.unreadable.len() == 2);
+        let text = list.unreadable[0].to_string();
+        assert!(text.starts_with("store.encryption_key: ") && text.contains(named) && text.contains("plain"), "{text}");
+        store.close();
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_an_older_database_signs_on() {
+    let (_folder, path) = folder();
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../migrations/0001_first.sql")).unwrap();
+    old.execute_batch(
+        "INSERT INTO signing_key VALUES ('a', 'HS256', x'0707', 5, 'signing');
+        PRAGMA application_id = 0x504f5254; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let store = open(&path);
+    let key = store.load_keys().await.unwrap().keys.remove(0);
+    assert_eq!((key.kid.as_str(), key.secret.expose(), key.created.millis()), ("a", &[7, 7][..], 5));
+    assert_eq!(key.state, crate::store::KeyState::Signing);
 }

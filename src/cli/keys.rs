@@ -1,0 +1,165 @@
+//! `portcullis keys`: the keys that sign tokens, in the store itself; a running gateway hears of it within a second.
+
+use clap::Subcommand;
+
+use crate::cli::witness::Witness;
+use crate::cli::{ConfigPath, Refused, block_on, load, say};
+use crate::clock::{self, UnixTime};
+use crate::config::{Algorithm, Config};
+use crate::sessions::{STANDBY, last_use, make};
+use crate::store::{KeyState, SigningKey, Store};
+use crate::telemetry::audit::{About, Event};
+
+#[derive(Subcommand)]
+pub enum Keys {
+    /// List the keys, the oldest first.
+    List {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Make a new key. It is published now and signs in 15 minutes; the old one verifies until its last token has expired.
+    Rotate {
+        /// Let it sign at once: services that verify with the published keys may not know it for ten minutes.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Revoke a key, and with it every token that it has signed. If it is the one that signs, another does at once.
+    Revoke {
+        /// As `keys list` shows it.
+        kid: String,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+}
+
+impl Keys {
+    pub fn run(self) -> Result<(), Refused> {
+        match self {
+            Self::List { config } => {
+                let (config, store) = open(&config)?;
+                block_on(list(&config, &store))
+            }
+            Self::Rotate { now, config } => {
+                let (config, store) = open(&config)?;
+                block_on(rotate(&config, &store, now))
+            }
+            Self::Revoke { kid, config } => {
+                let (config, store) = open(&config)?;
+                block_on(revoke(&config, &store, kid))
+            }
+        }
+    }
+}
+
+fn open(path: &ConfigPath) -> Result<(Config, Store), Refused> {
+    let config = load(&path.path)?;
+    let store = Store::open_existing(&config.store)?;
+    Ok((config, store))
+}
+
+async fn list(config: &Config, store: &Store) -> Result<(), Refused> {
+    let found = store.load_keys().await?;
+    if config.tokens.secret.is_some() {
+        let state = if secret_signs(config) { "signing" } else { "verifying as long as it is configured" };
+        say(format_args!("{:36}  HS256  {state}", "tokens.secret"));
+    }
+    for SigningKey { kid, algorithm, state, .. } in &found.keys {
+        let state = match state {
+            KeyState::Standby { signs_from } => format!("standby, signs from {signs_from}"),
+            KeyState::Signing => "signing".to_owned(),
+            KeyState::Verifying { until } => format!("verifying until {until}"),
+            KeyState::Revoked { until } => format!("revoked, forgotten at {until}"),
+        };
+        say(format_args!("{kid:36}  {algorithm:5}  {state}"));
+    }
+    match found.unreadable.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Refused> {
+    if secret_signs(config) {
+        let text =
+            "tokens.secret signs; change it in gateway.yaml, or set another tokens.algorithm to have keys made here";
+        return Err(Refused(text.into()));
+    }
+    let mut witness = Witness::open(config)?;
+    let (now, algorithm) = (clock::now(), config.tokens.algorithm);
+    let until = last_use(now, life(config, store).await?);
+    let keys = store.load_keys().await?.keys;
+    let standby = keys.iter().find_map(|key| match key.state {
+        KeyState::Standby { signs_from } => Some((&key.kid, signs_from)),
+        KeyState::Signing | KeyState::Verifying { .. } | KeyState::Revoked { .. } => None,
+    });
+    let signing = keys.iter().find(|key| key.state == KeyState::Signing).map(|key| key.kid.clone());
+    let (done, kid, said) = match standby {
+        Some((kid, signs_from)) if at_once => {
+            (store.promote_standby(signs_from, until).await?, kid.clone(), "signs from now on".to_owned())
+        }
+        Some((kid, signs_from)) => {
+            return Err(Refused(format!(
+                "{kid} is the standby already, and signs from {signs_from}; --now does not wait"
+            )));
+        }
+        None if at_once || signing.is_none() => {
+            let key = make(algorithm, KeyState::Signing, now)?;
+            let kid = key.kid.clone();
+            (store.replace_key(signing, key, until).await?, kid, "signs from now on".to_owned())
+        }
+        None => {
+            let signs_from = now + STANDBY;
+            let key = make(algorithm, KeyState::Standby { signs_from }, now)?;
+            let (kid, said) = (key.kid.clone(), format!("is published, and signs from {signs_from}"));
+            (store.add_standby(key).await?, kid, said)
+        }
+    };
+    if !done {
+        return Err(Refused("somebody else has changed the keys just now; see `portcullis keys list`".into()));
+    }
+    say(format_args!("{kid} {said}"));
+    witness.tell(Event::KeyRotate, &about(kid));
+    Ok(())
+}
+
+async fn revoke(config: &Config, store: &Store, kid: String) -> Result<(), Refused> {
+    let mut witness = Witness::open(config)?;
+    let now: UnixTime = clock::now();
+    let spare = make(config.tokens.algorithm, KeyState::Signing, now)?;
+    let (next, until) = (spare.kid.clone(), last_use(now, life(config, store).await?));
+    match store.revoke_key(kid.clone(), spare, until).await? {
+        None => Err(Refused(format!("there is no key {kid}; `portcullis keys list` shows all"))),
+        Some(KeyState::Revoked { .. }) => {
+            say(format_args!("{kid} was revoked before"));
+            Ok(())
+        }
+        Some(KeyState::Signing) => {
+            let keys = store.load_keys().await?.keys;
+            let next = keys.into_iter().find(|key| key.state == KeyState::Signing).map_or(next, |key| key.kid);
+            say(format_args!("{kid} is revoked, with all tokens that it has signed; {next} signs from now on"));
+            witness.tell(Event::KeyRevoke, &about(kid));
+            Ok(())
+        }
+        Some(KeyState::Standby { .. } | KeyState::Verifying { .. }) => {
+            say(format_args!("{kid} is revoked, with all tokens that it has signed"));
+            witness.tell(Event::KeyRevoke, &about(kid));
+            Ok(())
+        }
+    }
+}
+
+fn about(kid: String) -> About {
+    About { more: Some(("kid", kid)), ..About::default() }
+}
+
+fn secret_signs(config: &Config) -> bool {
+    config.tokens.secret.is_some() && config.tokens.algorithm == Algorithm::Hs256
+}
+
+/// How long tokens live at most, the leeway included.
+async fn life(config: &Config, store: &Store) -> Result<std::time::Duration, Refused> {
+    let longest = config.tokens.access_ttl.max(config.tokens.refresh_ttl);
+    Ok(store.raise_longest_lifetime(longest).await? + config.tokens.leeway)
+}

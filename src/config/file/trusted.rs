@@ -1,0 +1,32 @@
+//! `tokens.trusted` as written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::scalar::{Hidden, Text};
+
+/// Another issuer whose tokens are taken, on routes whose rule names it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Trusted {
+    /// `iss` of its tokens, such as `https://id.example.com/realms/main`.
+    pub issuer: Text,
+    /// Where its JSON Web Key Set is fetched.
+    pub jwks_url: Option<Text>,
+    /// The same, in a file.
+    pub jwks_file: Option<Text>,
+    /// In place of both, a shared secret of at least 32 bytes, for HS256.
+    pub secret: Option<Hidden>,
+    /// The same, read from a file.
+    pub secret_file: Option<Text>,
+    /// `aud` that its tokens must have; left out, any.
+    pub audience: Option<Text>,
+    /// `alg` that its tokens may have; left out, whatever fits the key.
+    pub algorithms: Option<Vec<Text>>,
+    /// Which claim names the user: a name, or a path with dots.
+    #[schemars(extend("default" = "sub"))]
+    pub subject_claim: Option<Text>,
+    /// Which claim holds the roles: a name, or a path with dots such as `realm_access.roles`.
+    #[schemars(extend("default" = "roles"))]
+    pub roles_claim: Option<Text>,
+}

@@ -1,0 +1,172 @@
+//! Tokens of others: whose they are, and what of them is taken. They have no `type` of ours, and not all have a `jti`.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use crate::config::{Trusted, TrustedKeys};
+use crate::model::{Role, TokenId};
+use crate::tokens::Error;
+use crate::tokens::claims::{Claims, Fresh, TokenType, moment, session, text};
+use crate::tokens::header::Parts;
+use crate::tokens::jwk::{KeySet, KeySetError};
+use crate::tokens::key::Mark;
+use crate::tokens::ring::Verified;
+
+/// `typ` among the claims, as Keycloak writes it, of what is no access token.
+const NO_ACCESS: [&str; 4] = ["ID", "Refresh", "Offline", "Logout"];
+
+/// An issuer of `tokens.trusted`, with the keys that are known of it.
+#[derive(Clone)]
+pub struct Foreign {
+    trusted: Arc<Trusted>,
+    issuer: Arc<str>,
+    /// `None`: they were never fetched.
+    keys: Option<Arc<KeySet>>,
+}
+
+impl Foreign {
+    /// With the keys that the configuration holds; those that must be fetched are not there yet.
+    ///
+    /// # Errors
+    /// A file that holds no usable key.
+    pub fn new(trusted: &Trusted) -> Result<Self, KeySetError> {
+        let keys = match &trusted.keys {
+            TrustedKeys::Url(_) => None,
+            TrustedKeys::Set(text) => Some(KeySet::parse(&trusted.issuer, text.as_bytes())?),
+            TrustedKeys::Secret(secret) => Some(KeySet::shared(&trusted.issuer, secret.expose())),
+        };
+        let issuer = trusted.issuer.as_str().into();
+        Ok(Self { trusted: Arc::new(trusted.clone()), issuer, keys: keys.map(Arc::new) })
+    }
+
+    /// Its `iss`.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The same issuer with other keys.
+    #[must_use]
+    pub fn with_keys(&self, keys: KeySet) -> Self {
+        Self { keys: Some(Arc::new(keys)), ..self.clone() }
+    }
+
+    /// The keys of `other`, if they were fetched from where these would be.
+    pub fn inherit(&mut self, other: &Self) {
+        if let (TrustedKeys::Url(own), TrustedKeys::Url(past)) = (&self.trusted.keys, &other.trusted.keys)
+            && (own, &self.issuer) == (past, &other.issuer)
+        {
+            self.keys.clone_from(&other.keys);
+        }
+    }
+
+    /// Whether it still has the key.
+    pub(super) fn has(&self, mark: Mark) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.has(mark))
+    }
+
+    /// Checks a token that says to be of this issuer; `all` are its claims.
+    pub(super) fn verify(&self, parts: &Parts<'_>, all: Map<String, Value>) -> Result<Verified, Error> {
+        let keys = self.keys.as_ref().ok_or(Error::NoKeys)?;
+        let mark = keys.verify(parts, &self.trusted.algorithms)?;
+        let claims = self.claims(parts, all)?;
+        if let Some(audience) = &self.trusted.audience
+            && !claims.has("aud", &Value::String(audience.clone()))
+        {
+            return Err(Error::Claim("Invalid audience"));
+        }
+        Ok(Verified { claims, mark })
+    }
+
+    fn claims(&self, parts: &Parts<'_>, all: Map<String, Value>) -> Result<Claims, Error> {
+        let subject = find(&all, &self.trusted.subject_claim).and_then(Value::as_str);
+        let subject = text(subject, Error::Claim("The claim that names the user must be text"))?;
+        let token = match all.get("jti") {
+            None => digest_of(parts.message),
+            Some(Value::String(jti)) if !jti.is_empty() => TokenId::new(jti.as_str()),
+            Some(_) => return Err(Error::Claim("jti must be text")),
+        };
+        Ok(Claims {
+            subject: subject.into(),
+            token,
+            kind: kind(&all)?,
+            expires: moment(&all, "exp", "exp must be a number")?.ok_or(Error::Claim("Token has no exp claim"))?,
+            not_before: moment(&all, "nbf", "nbf must be a number")?,
+            issued: moment(&all, "iat", "iat must be a number")?,
+            fresh: Fresh::Flag(all.get("fresh") == Some(&Value::Bool(true))),
+            session: session(&all)?,
+            generation: None,
+            roles: find(&all, &self.trusted.roles_claim).map(roles).unwrap_or_default(),
+            issuer: Some(Arc::clone(&self.issuer)),
+            all,
+        })
+    }
+}
+
+/// What a token without `jti` is revoked by. Of what was signed: some signatures have a second form.
+fn digest_of(message: &str) -> TokenId {
+    TokenId::new(format!("sha256:{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, message.as_bytes()))))
+}
+
+/// An access token, unless it says that it is something else.
+fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
+    let typ = all.get("typ").and_then(Value::as_str).unwrap_or_default();
+    if NO_ACCESS.iter().any(|other| other.eq_ignore_ascii_case(typ)) {
+        return Err(Error::Claim("The token is no access token (typ)"));
+    }
+    match all.get("type").and_then(Value::as_str) {
+        Some("refresh") => Ok(TokenType::Refresh),
+        Some(_) | None => Ok(TokenType::Access),
+    }
+}
+
+/// The claim of that name, or at the end of that path: many names have dots.
+fn find<'a>(all: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    all.get(path).or_else(|| {
+        let mut steps = path.split('.');
+        let first = all.get(steps.next()?)?;
+        steps.try_fold(first, |at, step| at.get(step))
+    })
+}
+
+/// A list, or words with spaces between, as in `scope`. What is no role here opens nothing here, and is passed over.
+fn roles(value: &Value) -> Vec<Role> {
+    let parse = |text: &str| Role::parse(text).ok();
+    match value {
+        Value::String(words) => words.split(' ').filter_map(parse).collect(),
+        Value::Array(values) => values.iter().filter_map(Value::as_str).filter_map(parse).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_found_by_name_or_path() {
+        let all = json!({
+            "sub": "a", "realm_access": {"roles": ["x", "offline access", 7, "y"]}, "https://e.x/roles": "p q  r",
+            "deep": {"er": {"est": true}}, "null": null,
+        });
+        let Value::Object(all) = all else { unreachable!() };
+        for (path, roles_of) in [
+            ("realm_access.roles", &["x", "y"][..]),
+            ("https://e.x/roles", &["p", "q", "r"]),
+            ("deep.er.est", &[]),
+            ("deep.er", &[]),
+            ("null", &[]),
+        ] {
+            let found: Vec<Role> = roles(find(&all, path).unwrap());
+            assert_eq!(found.iter().map(Role::as_str).collect::<Vec<_>>(), roles_of, "{path}");
+        }
+        for path in ["", ".", "x", "sub.x", "realm_access.", "realm_access.x", "deep..est", "null.x"] {
+            assert_eq!(find(&all, path), None, "{path}");
+        }
+    }
+}

@@ -267,12 +267,14 @@ log: {{format: json, level: info, access: {access}}}
 store:
   url: sqlite:{database}
 tokens:
-  secret: {secret}
+  algorithm: {algorithm}
+  {secret}
   access_ttl: 1h
 # All clients are at one address here.
 identity:
   attempts: {{per_account: "off", per_address: "off"}}
   refresh_rotation: {{enabled: {rotating}}}
+  password: {{argon2: {argon2}}}
 upstreams:
   app:
     servers: [http://127.0.0.1:{origin}]
@@ -290,7 +292,7 @@ class Portcullis(Server):
 
     def __init__(self, binary: Path, origin: Server, name: str = "portcullis", *, workers: int = 1, logs: bool = False,
                  cpus: set[int] | None = MEASURED_CPU, database: Path | None = None, speaks: str = "http",
-                 rotating: bool = False):
+                 rotating: bool = False, algorithm: str = "HS256", cheap_hashes: bool = False):
         folder, port, admin = fresh_folder(name), free_port(), free_port()
         self.database = database or folder / "portcullis.db"
         config = folder / "gateway.yaml"
@@ -299,7 +301,9 @@ class Portcullis(Server):
             cert, key = certificate_files()
             certificate = f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}"
         config.write_text(PORTCULLIS.format(port=port, admin=admin, workers=workers, access=str(logs).lower(),
-                                            database=self.database, secret=SECRET, origin=origin.port,
+                                            database=self.database, origin=origin.port, algorithm=algorithm,
+                                            secret=f"secret: {SECRET}" if algorithm == "HS256" else "",
+                                            argon2="{memory: 8KiB, iterations: 1}" if cheap_hashes else "{}",
                                             rotating=str(rotating).lower(),
                                             tls=str(speaks == "https").lower(), certificate=certificate))
         begin = time.monotonic()

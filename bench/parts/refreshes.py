@@ -15,7 +15,7 @@ from report import CannotMeasure, Section, spread
 
 CLIENTS = 64
 # A session may refresh 30 times a minute: each of these does it once.
-SESSIONS = 100_000
+SESSIONS = 250_000
 ROUNDS = 3
 
 

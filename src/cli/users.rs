@@ -58,7 +58,7 @@ pub enum Users {
         #[command(flatten)]
         config: ConfigPath,
     },
-    /// Bar an account from logging in; its tokens end.
+    /// Bar an account from logging in, or let it in again with --undo; its tokens end.
     Disable {
         name: String,
         /// Let it in again.
@@ -237,7 +237,10 @@ impl PasswordSource {
             }
             None => {
                 let mut line = String::new();
-                std::io::stdin().lock().read_line(&mut line)?;
+                if std::io::stdin().lock().read_line(&mut line)? == 0 {
+                    let text = "no password came on standard input; run it in a terminal, or give --password-file FILE";
+                    return Err(Refused(text.into()));
+                }
                 line
             }
         };

@@ -142,6 +142,9 @@ impl Fact<'_> {
             text if text.contains("unknown anchor") => {
                 ("no anchor has the name that stands here after `*`", "Text that begins with `*` goes in quotes")
             }
+            text if text.contains("flow") && self.line().contains("${") => {
+                (text, "Within { } or [ ] a `${NAME}` goes in quotes: \"${NAME}\"")
+            }
             text => (text, ""),
         };
         self.problem(&self.key, message.into(), remedy.into())
@@ -157,9 +160,13 @@ impl Fact<'_> {
         Problem { key: String::new(), line, column: line.map(|_| 1), message: message.into(), remedy: remedy.into() }
     }
 
+    /// The line that the error was found in.
+    fn line(&self) -> &str {
+        self.at.and_then(|at| self.text.lines().nth(at.line.saturating_sub(1))).unwrap_or_default()
+    }
+
     fn has_tab(&self) -> bool {
-        let line = self.at.and_then(|at| self.text.lines().nth(at.line.saturating_sub(1))).unwrap_or_default();
-        line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t')
+        self.line().chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t')
     }
 
     /// The key without indexes, and with `*` for the name of an upstream.

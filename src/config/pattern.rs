@@ -147,6 +147,9 @@ fn check_raw(c: char) -> Result<(), Fault> {
         }
         ';' => Err(Fault::new("has `;`, which upstreams read in two ways", "Leave it and what follows out")),
         '\\' => Err(Fault::new("has a backslash, which requests are refused for", "")),
+        '<' | '>' => {
+            Err(Fault::new(format!("has `{c}`"), "For any one segment write {name}; literal ones are %3C and %3E"))
+        }
         _ if c.is_control() => Err(Fault::new("has a control character", "")),
         _ => Err(Fault::new(format!("has the character `{c}`"), format!("Write it as %{:02X}", u32::from(c)))),
     }

@@ -31,7 +31,7 @@ pub struct Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -57,6 +57,15 @@ impl Error {
             Self::Read { .. } => &[],
             Self::Invalid { files, .. } => files,
         }
+    }
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            "; name the file with --config FILE (examples/minimal.yaml is one to begin with)"
+        }
+        _ => "",
     }
 }
 

@@ -147,6 +147,7 @@ impl Record {
             error: end.code,
             cause: end.cause,
             subject: claims.map(|claims| &*claims.subject),
+            issuer: claims.and_then(|claims| claims.issuer.as_deref()),
             token_id: claims.map(|claims| claims.token.as_str()),
             session: claims.and_then(|claims| claims.session.as_ref()).map(|session| session.as_str()),
         });

@@ -116,6 +116,9 @@ impl Identity {
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
             "application/json" => from_json(fields, &body),
+            "application/x-www-form-urlencoded" if !self.is_flask() && body.starts_with(b"{") => {
+                Err(malformed("The body looks like JSON: send it with content-type: application/json"))
+            }
             "application/x-www-form-urlencoded" => from_form(fields, &body),
             "multipart/form-data" if self.is_flask() => from_multipart(fields, content_type, body).await,
             _ => Err(Rejection::UnsupportedMediaType(accepted)),

@@ -32,7 +32,7 @@ impl Identity {
         origin.trail.more("ended", id.to_owned());
         if !self.sessions.end_one(&caller, &SessionId::new(id), origin.now).await? {
             // Nobody is told which ids others have.
-            return Err(Rejection::NoRoute);
+            return Err(Rejection::NoSession);
         }
         Ok(answer(StatusCode::OK, &json!({ "message": "Session ended" })))
     }

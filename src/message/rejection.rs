@@ -68,6 +68,8 @@ pub enum Rejection {
     BadRequest(Cow<'static, str>),
     /// Nothing is configured for this host and path.
     NoRoute,
+    /// The caller has no session of that id.
+    NoSession,
     /// Something is, but not for this method; the value of `Allow`.
     MethodNotAllowed(String),
     /// More body than allowed.
@@ -123,7 +125,7 @@ impl Rejection {
             Self::BadPath(_) => "bad_path",
             Self::BadHeader(_) => "bad_header",
             Self::BadRequest(_) => "bad_request",
-            Self::NoRoute => "no_route",
+            Self::NoRoute | Self::NoSession => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::HeadersTooLarge => "headers_too_large",
@@ -154,7 +156,7 @@ impl Rejection {
             }
             Self::TokenAmbiguous => (400, 422),
             Self::Forbidden(_) | Self::RegistrationClosed => (403, 403),
-            Self::NoRoute => (404, 404),
+            Self::NoRoute | Self::NoSession => (404, 404),
             Self::MethodNotAllowed(_) => (405, 405),
             Self::BodyTooLarge => (413, 413),
             Self::HeadersTooLarge => (431, 431),
@@ -199,6 +201,7 @@ impl Rejection {
             | Self::BadHeader(_)
             | Self::BadRequest(_)
             | Self::NoRoute
+            | Self::NoSession
             | Self::MethodNotAllowed(_)
             | Self::BodyTooLarge
             | Self::HeadersTooLarge
@@ -248,6 +251,7 @@ impl Rejection {
             | Self::BadHeader(text)
             | Self::BadRequest(text) => text.clone(),
             Self::NoRoute => "No route matches this host and path".into(),
+            Self::NoSession => "There is no such session".into(),
             Self::MethodNotAllowed(_) => "The method is not allowed for the requested URL.".into(),
             Self::BodyTooLarge => "The body is too large".into(),
             Self::HeadersTooLarge => "The header section is too large".into(),

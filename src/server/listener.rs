@@ -37,7 +37,7 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refuses.
-    #[error("{key}: cannot listen on {address}: {source}")]
+    #[error("{key}: cannot listen on {address}: {source}{}", remedy(source))]
     Bind {
         /// The key.
         key: String,
@@ -62,6 +62,21 @@ pub enum Error {
         /// Which path.
         address: Address,
     },
+}
+
+/// What to do about it, where that is known.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            ". Another process has it (`ss -ltnp` tells which): stop that, choose another port, or take a running gateway's \
+             place with `portcullis run --upgrade`"
+        }
+        io::ErrorKind::PermissionDenied => ". Ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => {
+            ". This machine has no such address; 0.0.0.0 or [::] is every one that it has"
+        }
+        _ => "",
+    }
 }
 
 /// A socket that listens, with no accept loop yet.

@@ -64,8 +64,8 @@ impl Signed {
     }
 }
 
-/// The holder of a token that was good in every respect when it was checked. Only `sessions::verify` can make one, so
-/// that holding it is proof.
+/// The holder of a token that was good in every respect when it was checked. Only `Sessions::admit` can make one, so
+/// that holding it is proof; of another issuer it may be, which the route's rule is to judge.
 #[derive(Clone)]
 pub struct Caller(Arc<Signed>);
 

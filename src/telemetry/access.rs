@@ -44,6 +44,8 @@ pub struct Line<'a> {
     pub cause: Option<&'a str>,
     /// `sub` of the caller's token.
     pub subject: Option<&'a str>,
+    /// Whose token it was, where it was another issuer's.
+    pub issuer: Option<&'a str>,
     /// `jti` of the caller's token.
     pub token_id: Option<&'a str>,
     /// `sid` of the caller's token.
@@ -162,11 +164,12 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn optional(&self) -> [(&'static str, Option<&str>); 5] {
+    fn optional(&self) -> [(&'static str, Option<&str>); 6] {
         [
             ("error", self.error),
             ("cause", self.cause),
             ("sub", self.subject),
+            ("iss", self.issuer),
             ("jti", self.token_id),
             ("sid", self.session),
         ]
@@ -178,6 +181,11 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// Separators of lines and marks of direction: a viewer would show something else than what is there.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Writes `text` as a JSON string.
 pub(super) fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
     out.push('"');
@@ -185,7 +193,7 @@ pub(super) fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
+            c if c.is_control() || is_deceptive(c) => write!(out, "\\u{:04x}", u32::from(c))?,
             c => out.push(c),
         }
     }
@@ -205,19 +213,21 @@ mod tests {
             request_id: "id",
             client: IpAddr::from([127, 0, 0, 1]),
             method: "GET",
-            path: "/a\"\\\u{7}\u{1b}[31mé",
+            path: "/a\"\\\u{7}\u{1b}[31mé\u{202e}\u{2028}",
             route: "/*",
             status: 200,
             error: None,
             cause: None,
             subject: Some("alice"),
+            issuer: None,
             token_id: Some("t\n"),
             session: None,
         };
         let mut json = String::new();
         line.write_json(&mut json).unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(value["path"], "/a\"\\\u{7}\u{1b}[31mé");
+        assert_eq!(value["path"], "/a\"\\\u{7}\u{1b}[31mé\u{202e}\u{2028}");
+        assert!(!json.contains(['\u{202e}', '\u{2028}']), "{json}");
         assert_eq!(value["jti"], "t\n");
         assert_eq!(value["duration_ms"], 1.234);
         let mut text = String::new();

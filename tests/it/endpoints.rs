@@ -506,3 +506,16 @@ fn a_key_is_made_and_kept_when_none_is_configured() {
     let again = setup.start_in(gateway.folder.clone());
     assert_eq!(again.try_token(&tokens.access), 200, "a restart logs nobody out");
 }
+
+#[test]
+fn json_that_is_sent_as_a_form_is_told_so() {
+    let origin = Origin::start();
+    let body = r#"{"username":"alice","password":"correct horse battery"}"#;
+    let asked = || post("/login").header("content-type", "application/x-www-form-urlencoded").body(body.as_bytes());
+    let answer = asked().send(Setup::new(origin.address).start().public);
+    assert_eq!((answer.status, answer.code()), (400, "malformed_body"));
+    assert!(answer.message().contains("application/json"), "{answer:?}");
+    // The tutorial's clients are answered as they always were.
+    let answer = asked().send(Setup::flask(origin.address).start().public);
+    assert_eq!((answer.status, answer.code()), (400, "field_missing"));
+}

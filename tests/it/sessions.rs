@@ -229,6 +229,7 @@ fn one_session_is_ended_from_another() {
     for id in [session_of(&bob.access), "none".into(), "%20".into(), "a%27b".into(), "x".repeat(2000)] {
         let answer = delete(&id, &here.access);
         assert_eq!((answer.status, answer.code()), (404, "no_route"), "{id}");
+        assert_eq!(answer.message(), "There is no such session", "{id}");
     }
     assert_eq!(gateway.try_token(&bob.access), 200);
     let answer = delete(&session_of(&there.access), &here.access);

@@ -53,6 +53,12 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, around: &Arou
     let path = reader.parse(&key.name("path"), &written.path, |text| {
         PathPattern::parse(text).map(|pattern| (text.to_owned(), pattern))
     });
+    if let Some((text, _)) = &path
+        && let Some(name) = text.split('/').find_map(|segment| segment.strip_prefix(':'))
+    {
+        reader
+            .warn(&key.name("path"), format!("`:{name}` is taken as it stands; for any one segment write {{{name}}}"));
+    }
     let strip_prefix = strip_prefix(reader, &key.name("strip_prefix"), written.strip_prefix.as_ref(), path.as_ref());
     let methods = methods(reader, &key.name("methods"), written.methods);
     let upstream = reader.parse(&key.name("upstream"), &written.upstream, |name| find_upstream(name, around.upstreams));

@@ -227,3 +227,9 @@ log: {}"), @r"
     assert_snapshot!(errors("log: &a
   level: *a"), @"gateway.yaml:1:6: log.level: expected a word, found a mapping");
 }
+
+#[test]
+fn variables_within_braces() {
+    let said = errors("tokens: {secret: ${SECRET}}");
+    assert!(said.ends_with("Within { } or [ ] a `${NAME}` goes in quotes: \"${NAME}\""), "{said}");
+}

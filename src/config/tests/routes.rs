@@ -2,7 +2,20 @@
 
 use insta::assert_snapshot;
 
-use super::{errors, route_errors};
+use super::{errors, route_errors, warnings, with_app};
+
+#[test]
+fn names_of_segments_in_other_spellings() {
+    assert_snapshot!(route_errors("  - path: /users/<id>
+    upstream: app"), @r"
+    gateway.yaml:3: routes[0].path: has `<`
+        For any one segment write {name}; literal ones are %3C and %3E
+    ");
+    assert_snapshot!(
+        warnings(&with_app("  - {path: /users/:id, upstream: app}")),
+        @"routes[0].path: `:id` is taken as it stands; for any one segment write {id}"
+    );
+}
 
 #[test]
 fn paths() {

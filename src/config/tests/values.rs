@@ -465,7 +465,7 @@ fn a_file_that_is_not_utf_8_or_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");
     let read = || super::super::load(&path, &env).unwrap_err().to_string().replace(folder.path().to_str().unwrap(), "");
-    assert_snapshot!(read(), @"/gateway.yaml: No such file or directory (os error 2)");
+    assert_snapshot!(read(), @"/gateway.yaml: No such file or directory (os error 2); name the file with --config FILE (examples/minimal.yaml is one to begin with)");
     fs::write(&path, b"log: {level: \xff}").unwrap();
     assert_snapshot!(read(), @"/gateway.yaml: stream did not contain valid UTF-8");
 }

@@ -204,7 +204,7 @@ fn end_session() -> Operation {
             "schema": { "type": "string", "format": "uuid" },
         })],
         good: Some((StatusCode::OK, Good::Json("Message"))),
-        refusals: all([live(false), vec![Rejection::NoRoute, Rejection::BadPath("The path is ambiguous".into())]]),
+        refusals: all([live(false), vec![Rejection::NoSession, Rejection::BadPath("The path is ambiguous".into())]]),
         ..PLAIN
     }
 }

@@ -293,7 +293,8 @@ impl Accounts {
         Ok(self.store.list_accounts(after, limit).await?)
     }
 
-    /// Deletes every account but `keep`; the revocations of their tokens, which the store has already committed.
+    /// Deletes every account but `keep`; the revocations of their tokens, which the store has already committed. `None` when
+    /// `keep` is no administrator any more.
     ///
     /// # Errors
     /// The store's.
@@ -302,7 +303,7 @@ impl Accounts {
         keep: Option<AccountId>,
         at: UnixTime,
         keep_until: UnixTime,
-    ) -> Result<Vec<Revocation>, Error> {
+    ) -> Result<Option<Vec<Revocation>>, Error> {
         Ok(self.store.delete_other_accounts(keep, at, keep_until).await?)
     }
 

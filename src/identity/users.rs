@@ -48,6 +48,7 @@ impl Identity {
         let caller = self.administrator(headers, origin).await?;
         let keep_until = self.sessions.keep_generation_until(origin.now);
         let revocations = self.accounts.delete_others(caller.map(|own| own.id), origin.now, keep_until).await?;
+        let revocations = revocations.ok_or_else(not_admin)?;
         self.sessions.apply(&revocations, origin.now);
         origin.trail.more("count", revocations.len().to_string());
         let message = format!("{} row(s) deleted", revocations.len());
@@ -65,11 +66,12 @@ impl Identity {
             Err(_) => None,
         };
         let is_admin = |account: &Account| !account.disabled && account.roles.iter().any(|role| role.as_str() == ADMIN);
-        account
-            .filter(is_admin)
-            .map(Some)
-            .ok_or_else(|| Rejection::Forbidden(format!("This needs the role {ADMIN}").into()))
+        account.filter(is_admin).map(Some).ok_or_else(not_admin)
     }
+}
+
+fn not_admin() -> Rejection {
+    Rejection::Forbidden(format!("This needs the role {ADMIN}").into())
 }
 
 fn entry(account: &Account) -> Value {

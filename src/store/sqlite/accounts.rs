@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::{Store, revocations, sessions};
 use crate::clock::UnixTime;
-use crate::model::{AccountId, Generation, Role, Username};
+use crate::model::{ADMIN, AccountId, Generation, Role, Username};
 use crate::secret::Secret;
 use crate::store::{
     Account, Error, Key, Kind, NewAccount, NewPassword, NewSession, Registered, Revocation, Use, Warrant,
@@ -55,6 +55,9 @@ const SET_DISABLED: &str = "UPDATE account SET generation = min(generation + 1, 
 const DELETE: &str = "DELETE FROM account WHERE username = ?1 RETURNING id, min(generation + 1, 4294967295)";
 
 // IS NOT, because there may be none to keep, and nothing differs from NULL in SQL.
+const IS_ADMIN: &str = "SELECT EXISTS (SELECT 1 FROM account JOIN account_role ON account = id
+    WHERE id = ?1 AND disabled = 0 AND role = ?2)";
+
 const DELETE_OTHERS: &str = "DELETE FROM account WHERE id IS NOT ?1
     RETURNING username, min(generation + 1, 4294967295)";
 
@@ -281,7 +284,8 @@ impl Store {
         .await
     }
 
-    /// Deletes all accounts but `keep`, with their sessions; their tokens end. One revocation for each that was deleted.
+    /// Deletes all accounts but `keep`, with their sessions; their tokens end. One revocation for each that was deleted;
+    /// `None`, and nothing done, when `keep` is no administrator any more.
     ///
     /// # Errors
     /// The store's.
@@ -290,8 +294,16 @@ impl Store {
         keep: Option<AccountId>,
         at: UnixTime,
         keep_until: UnixTime,
-    ) -> Result<Vec<Revocation>, Error> {
+    ) -> Result<Option<Vec<Revocation>>, Error> {
         self.write(move |connection| {
+            if let Some(keep) = keep {
+                // Another administrator may have been faster.
+                let stands: bool =
+                    connection.prepare_cached(IS_ADMIN)?.query_row(params![keep.0, ADMIN], |row| row.get(0))?;
+                if !stands {
+                    return Ok(None);
+                }
+            }
             let term = Term { at, keep_until };
             let mut statement = connection.prepare_cached(DELETE_OTHERS)?;
             let deleted = statement.query_map([keep.map(|id| id.0)], |row| {
@@ -299,7 +311,7 @@ impl Store {
             })?;
             let revocations = deleted.collect::<rusqlite::Result<Vec<_>>>()?;
             revocations.iter().try_for_each(|revocation| revocations::add(connection, revocation))?;
-            Ok(revocations)
+            Ok(Some(revocations))
         })
         .await
     }

@@ -77,8 +77,8 @@ impl Store {
     }
 
     /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that nobody
-    /// remembers: it is revoked until `otherwise`, where that is given. `None`, and nothing done, when nothing was left
-    /// to end.
+    /// remembers: it is revoked until `otherwise`, where that is given. The revocation that stands then, which the caller may
+    /// not have heard of yet; `None`, and nothing done, when there was nothing to end.
     ///
     /// # Errors
     /// The store's.
@@ -93,14 +93,13 @@ impl Store {
             if let Some(revocation) = end(connection, &session, at)? {
                 return Ok(Some(revocation));
             }
-            match otherwise {
-                Some(keep_until) if !is_revoked(connection, &session)? => {
-                    let revocation = end_of_session(&session, at, keep_until);
-                    revocations::add(connection, &revocation)?;
-                    Ok(Some(revocation))
-                }
-                _ => Ok(None),
+            if let Some(known) = revocations::find(connection, Key::session(None, session.as_str()))? {
+                return Ok(Some(known));
             }
+            let Some(keep_until) = otherwise else { return Ok(None) };
+            let revocation = end_of_session(&session, at, keep_until);
+            revocations::add(connection, &revocation)?;
+            Ok(Some(revocation))
         })
         .await
     }

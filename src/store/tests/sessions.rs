@@ -361,7 +361,8 @@ async fn a_session_that_ends_is_remembered_for_as_long_as_its_last_token() {
         assert_eq!(revocation.keep_until, AT + HOUR * 7 + RETENTION);
         let version = store.data_version().await.unwrap();
         for otherwise in [Some(AT + HOUR * 99), None] {
-            assert_eq!(store.end_session(&id, AT + HOUR, otherwise).await.unwrap(), None, "it has ended");
+            let again = store.end_session(&id, AT + HOUR, otherwise).await.unwrap();
+            assert_eq!(again.as_ref(), Some(&revocation), "what stands already");
         }
         assert_eq!(store.end_session(&SessionId::new("t"), AT, None).await.unwrap(), None);
         assert_eq!(store.data_version().await.unwrap(), version, "nothing was written");

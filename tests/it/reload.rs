@@ -106,17 +106,21 @@ fn what_needs_a_restart_is_named_and_the_rest_holds() {
         let told = log.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains("restart")));
         told.filter_map(|line| line["key"].as_str().map(str::to_owned)).collect()
     };
+    // Once for each reload; on a slow machine the change of the file is one of its own.
     let first = ["server.workers", "admin.listen"];
-    assert_eq!(named(), first);
+    let told = |times: usize| named().len() >= times * first.len() && named().chunks(2).all(|pair| pair == first);
+    await_that("both are named", || told(1));
     // The same file is still not what runs.
+    let before = named().len() / 2;
     reload(&gateway);
-    assert_eq!(named(), [first, first].concat());
+    await_that("both are named again", || told(before + 1));
     edit(&gateway, |config| {
         config["server"]["workers"] = json!(2);
         config["admin"]["listen"] = json!(gateway.admin.to_string());
     });
+    let before = named();
     reload(&gateway);
-    assert_eq!(named(), [first, first].concat(), "nothing waits any more");
+    assert_eq!(named(), before, "nothing waits any more");
 }
 
 #[test]

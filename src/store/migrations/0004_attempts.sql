@@ -11,6 +11,7 @@ CREATE TABLE attempt (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX attempt_forget ON attempt (forget);
+CREATE INDEX attempt_address ON attempt (address);
 
 -- From where an account was entered with its password.
 CREATE TABLE known_address (

@@ -191,3 +191,18 @@ pub(super) fn purge(connection: &Connection, now: UnixTime, limit: i64) -> rusql
     let left = limit - i64::try_from(purged).unwrap_or(limit);
     Ok(purged + connection.prepare_cached(PURGE_KNOWN)?.execute([now.millis(), left])?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unlocking_an_address_scans_no_counters_of_others() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(include_str!("../migrations/0001_first.sql")).unwrap();
+        connection.execute_batch(include_str!("../migrations/0004_attempts.sql")).unwrap();
+        let plan = format!("EXPLAIN QUERY PLAN {UNLOCK_ADDRESS}");
+        let plan: String = connection.query_row(&plan, [[0_u8; 4]], |row| row.get("detail")).unwrap();
+        assert!(plan.starts_with("SEARCH attempt") && plan.contains("attempt_address"), "{plan}");
+    }
+}

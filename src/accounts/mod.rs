@@ -161,32 +161,38 @@ impl Accounts {
     /// # Errors
     /// The rule that is broken, [`Error::Taken`], [`Error::TooManyAttempts`], a full queue, the store.
     pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
-        let Applicant { username, password, roles, session, address, at } = applicant;
-        let username = self.check_rules(username, &password)?;
+        let (address, at) = (applicant.address, applicant.at);
+        let username = self.check_rules(applicant.username, &applicant.password)?;
         let receipt = match address {
             Some(address) => self.guard.admit(Try { name: None, address, at }).await?,
             None => None,
         };
-        // A look before the hash: a taken name should not cost 13 ms. The insert decides.
-        if self.store.find_account(&username).await?.is_some() {
-            return Err(Error::Taken(username));
-        }
-        let hash = match self.hasher_for(address).hash(password).await {
-            Ok(hash) => hash,
-            Err(error) => {
-                self.guard.note(&error);
-                self.guard.take_back(receipt, at);
-                return Err(error.into());
-            }
-        };
-        let account = NewAccount { username: username.clone(), hash, roles, at };
-        match self.store.register(account, session).await? {
-            Registered::Created(account) => {
+        match self.enrol(username, applicant).await {
+            Ok(account) => {
                 if let Some(address) = address {
                     self.guard.welcome(account.id, (address, at), None);
                 }
                 Ok(account)
             }
+            Err(taken @ Error::Taken(_)) => Err(taken),
+            // It came to nothing through no fault of his.
+            Err(outage) => {
+                self.guard.take_back(receipt, at);
+                Err(outage)
+            }
+        }
+    }
+
+    async fn enrol(&self, username: Username, applicant: Applicant<'_>) -> Result<Account, Error> {
+        let Applicant { password, roles, session, address, at, .. } = applicant;
+        // A look before the hash: a taken name should not cost 13 ms. The insert decides.
+        if self.store.find_account(&username).await?.is_some() {
+            return Err(Error::Taken(username));
+        }
+        let hash = self.hasher_for(address).hash(password).await.inspect_err(|error| self.guard.note(error))?;
+        let account = NewAccount { username: username.clone(), hash, roles, at };
+        match self.store.register(account, session).await? {
+            Registered::Created(account) => Ok(account),
             Registered::Taken => Err(Error::Taken(username)),
         }
     }

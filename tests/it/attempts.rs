@@ -299,6 +299,22 @@ fn a_guess_that_cannot_be_counted_is_not_judged() {
 }
 
 #[test]
+fn a_registration_that_the_store_fails_does_not_count() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_address": "3/5m"})).start();
+    let other = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER bar BEFORE INSERT ON account BEGIN SELECT RAISE(ABORT, 'barred'); END")
+        .unwrap();
+    for n in 0..6 {
+        let answer = register(&gateway, HOME, "alice");
+        assert!(answer.status >= 500, "{n}: {answer:?}");
+    }
+    other.execute_batch("DROP TRIGGER bar").unwrap();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+}
+
+#[test]
 fn one_address_leaves_room_in_the_queue() {
     let origin = Origin::start();
     // Hashes that take a while, so that the queue is felt.

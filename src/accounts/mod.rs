@@ -206,8 +206,11 @@ impl Accounts {
         let (address, at) = (attempt.address, attempt.now);
         let receipt = self.guard.admit(Try { name: Some(attempt.username), address, at }).await?;
         match self.recognise(attempt).await {
-            Ok(account) => {
+            Ok((account, outdated)) => {
                 self.guard.welcome(account.id, (address, at), receipt);
+                if let Some(password) = outdated {
+                    self.renew_hash(&account, password, address).await;
+                }
                 Ok(account)
             }
             Err(wrong @ Error::WrongCredentials { .. }) => Err(wrong),
@@ -219,7 +222,8 @@ impl Accounts {
         }
     }
 
-    async fn recognise(&self, attempt: Attempt<'_>) -> Result<Account, Error> {
+    /// The account, and its password where the hash deserves to be made anew.
+    async fn recognise(&self, attempt: Attempt<'_>) -> Result<(Account, Option<Secret>), Error> {
         let Attempt { username, password, address, .. } = attempt;
         // A name or password that breaks a rule cannot be an account's: it is just wrong, and must not be hashed whole.
         let account = match Username::parse(username) {
@@ -236,11 +240,8 @@ impl Accounts {
         let verdict = self.hasher_for(Some(address)).verify(offered, Stored { hash, old }).await;
         let verdict = verdict.inspect_err(|error| self.guard.note(error))?;
         match (account, verdict) {
-            (Some(account), Verdict::Right) => Ok(account),
-            (Some(account), Verdict::RightButOutdated) => {
-                self.renew_hash(&account, password).await;
-                Ok(account)
-            }
+            (Some(account), Verdict::Right) => Ok((account, None)),
+            (Some(account), Verdict::RightButOutdated) => Ok((account, Some(password))),
             (_, _) => Err(Error::WrongCredentials { known }),
         }
     }
@@ -273,8 +274,8 @@ impl Accounts {
 
     /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one
     /// tries again.
-    async fn renew_hash(&self, account: &Account, password: Secret) {
-        let renewed = match self.hasher.hash(password).await {
+    async fn renew_hash(&self, account: &Account, password: Secret, address: IpAddr) {
+        let renewed = match self.hasher_for(Some(address)).hash(password).await {
             Ok(hash) => self.store.upgrade_hash(account.id, account.hash.clone(), hash).await.map_err(Error::from),
             Err(error) => Err(error.into()),
         };

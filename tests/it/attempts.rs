@@ -315,6 +315,25 @@ fn a_registration_that_the_store_fails_does_not_count() {
 }
 
 #[test]
+fn a_login_no_longer_counts_while_its_hash_is_renewed() {
+    let origin = Origin::start();
+    let mut gateway = setup(&origin, json!({})).start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    gateway.kill();
+    let slow = json!({"argon2": {"memory": "64MiB", "iterations": 40}});
+    let gateway = setup(&origin, json!({})).set("identity.password", slow).start_in(Arc::clone(&gateway.folder));
+    let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    let ask = |sql: &str| -> i64 { database.query_row(sql, [], |row| row.get(0)).unwrap() };
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status);
+        await_that("he is welcome", || ask("SELECT count(*) FROM known_address WHERE address = x'c6336401'") == 1);
+        assert_eq!(ask("SELECT count(*) FROM account WHERE CAST(hash AS TEXT) LIKE '%m=64,%'"), 1, "renewed first");
+        assert_eq!(login.join().unwrap(), 200);
+    });
+    assert_eq!(ask("SELECT count(*) FROM account WHERE CAST(hash AS TEXT) LIKE '%m=65536,%'"), 1);
+}
+
+#[test]
 fn one_address_leaves_room_in_the_queue() {
     let origin = Origin::start();
     // Hashes that take a while, so that the queue is felt.

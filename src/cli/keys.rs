@@ -29,6 +29,10 @@ pub enum Keys {
     Revoke {
         /// As `keys list` shows it.
         kid: String,
+        /// Even when keys cannot be decrypted here, because store.encryption_key is lost. A gateway that runs with another one
+        /// cannot sign from then on.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         config: ConfigPath,
     },
@@ -45,9 +49,9 @@ impl Keys {
                 let (config, store) = open(&config)?;
                 block_on(rotate(&config, &store, now))
             }
-            Self::Revoke { kid, config } => {
+            Self::Revoke { kid, force, config } => {
                 let (config, store) = open(&config)?;
-                block_on(revoke(&config, &store, kid))
+                block_on(revoke(&config, &store, kid, force))
             }
         }
     }
@@ -89,7 +93,7 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     let mut witness = Witness::open(config)?;
     let (now, algorithm) = (clock::now(), config.tokens.algorithm);
     let until = last_use(now, life(config, store).await?);
-    let keys = store.load_keys().await?.keys;
+    let keys = load_all(store).await?;
     let standby = keys.iter().find_map(|key| match key.state {
         KeyState::Standby { signs_from } => Some((&key.kid, signs_from)),
         KeyState::Signing | KeyState::Verifying { .. } | KeyState::Revoked { .. } => None,
@@ -124,8 +128,12 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     Ok(())
 }
 
-async fn revoke(config: &Config, store: &Store, kid: String) -> Result<(), Refused> {
+async fn revoke(config: &Config, store: &Store, kid: String, force: bool) -> Result<(), Refused> {
     let mut witness = Witness::open(config)?;
+    // The one that signs next would be encrypted in another way, or not at all.
+    if !force {
+        load_all(store).await?;
+    }
     let now: UnixTime = clock::now();
     let spare = make(config.tokens.algorithm, KeyState::Signing, now)?;
     let (next, until) = (spare.kid.clone(), last_use(now, life(config, store).await?));
@@ -147,6 +155,15 @@ async fn revoke(config: &Config, store: &Store, kid: String) -> Result<(), Refus
             witness.tell(Event::KeyRevoke, &about(kid));
             Ok(())
         }
+    }
+}
+
+/// All keys; they are changed only by whoever can read every one.
+async fn load_all(store: &Store) -> Result<Vec<SigningKey>, Refused> {
+    let found = store.load_keys().await?;
+    match found.unreadable.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(found.keys),
     }
 }
 

@@ -68,6 +68,8 @@ struct Source {
     tokens: config::Tokens,
     states: Vec<(String, KeyState)>,
     unreadable: usize,
+    /// Keys that were read, and are of no use to this version.
+    unusable: usize,
     /// How long tokens live at most, the leeway included.
     life: Duration,
 }
@@ -83,8 +85,12 @@ impl Keyring {
             return Err(error.into());
         }
         let life = tokens.access_ttl.max(tokens.refresh_ttl) + tokens.leeway;
-        let trust = Trust { ring: Arc::new(ring(tokens, &list.keys)?), foreign: foreign(tokens, &[])? };
-        let source = Source { tokens: tokens.clone(), states: states(&list.keys), unreadable: 0, life };
+        let (ring, unusable) = ring(tokens, &list.keys);
+        if let Some(error) = unusable.into_iter().next() {
+            return Err(error.into());
+        }
+        let trust = Trust { ring: Arc::new(ring), foreign: foreign(tokens, &[])? };
+        let source = Source { tokens: tokens.clone(), states: states(&list.keys), unreadable: 0, unusable: 0, life };
         let (trust, version) = (ArcSwap::from_pointee(trust), AtomicU64::new(1));
         Ok(Self(Arc::new(Inner { store, trust, version, source: Mutex::new(source), unknown: Notify::new() })))
     }
@@ -103,8 +109,9 @@ impl Keyring {
             self.take(step, tokens.algorithm, (now, life)).await?;
         }
         let list = self.0.store.load_keys().await?;
-        *source = Source { tokens: tokens.clone(), states: Vec::new(), unreadable: 0, life };
-        self.publish(&mut source, list, foreign)
+        *source = Source { tokens: tokens.clone(), states: Vec::new(), unreadable: 0, unusable: 0, life };
+        self.publish(&mut source, list, foreign);
+        Ok(())
     }
 
     async fn take(
@@ -148,19 +155,20 @@ impl Keyring {
                 tracing::error!(%error, "a signing key cannot be used here");
             }
             let foreign = self.0.trust.load().foreign.clone();
-            if let Err(error) = self.publish(&mut source, list, foreign) {
-                tracing::error!(%error, "the signing keys stay as they were");
-            }
+            self.publish(&mut source, list, foreign);
         }
         Ok(())
     }
 
-    fn publish(&self, source: &mut Source, list: KeyList, foreign: Vec<Foreign>) -> Result<(), KeyringError> {
-        let ring = Arc::new(ring(&source.tokens, &list.keys)?);
+    fn publish(&self, source: &mut Source, list: KeyList, foreign: Vec<Foreign>) {
+        let (ring, unusable) = ring(&source.tokens, &list.keys);
+        for error in &unusable {
+            tracing::error!(%error, "a signing key cannot be used here");
+        }
+        source.unusable = unusable.len();
         source.states = states(&list.keys);
         source.unreadable = list.unreadable.len();
-        self.swap(Trust { ring, foreign });
-        Ok(())
+        self.swap(Trust { ring: Arc::new(ring), foreign });
     }
 
     /// To be called with `source` locked: two at once would undo each other.
@@ -207,7 +215,7 @@ impl Keyring {
             let mut ends = source.states.iter();
             let due = ends.any(|(_, state)| matches!(state, KeyState::Standby { signs_from } if *signs_from <= now));
             // One that cannot be read may be the one that signs: then another would not be taken anyway.
-            let missing = !self.0.trust.load().ring.signs() && source.unreadable == 0;
+            let missing = !self.0.trust.load().ring.signs() && source.unreadable + source.unusable == 0;
             (due, missing, source.tokens.clone(), source.life)
         };
         if due && self.0.store.promote_standby(now, last_use(now, life)).await? {
@@ -313,7 +321,7 @@ pub fn make(algorithm: Algorithm, state: KeyState, now: UnixTime) -> Result<Sign
     Ok(SigningKey { kid, algorithm: algorithm.as_str().to_owned(), secret: generate(algorithm)?, created: now, state })
 }
 
-fn ring(tokens: &config::Tokens, keys: &[SigningKey]) -> Result<Ring, tokens::KeyError> {
+fn ring(tokens: &config::Tokens, keys: &[SigningKey]) -> (Ring, Vec<tokens::KeyError>) {
     let revoked = |key: &&SigningKey| matches!(key.state, KeyState::Revoked { .. });
     let stored = keys.iter().filter(|key| !revoked(key));
     let stored = stored.map(|SigningKey { kid, algorithm, secret, state, .. }| Material {

@@ -44,24 +44,27 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Of the keys that the store holds, and the shared secret of `tokens`, which signs where the algorithm is HS256.
-    ///
-    /// # Errors
-    /// A key that cannot be used.
-    pub fn new(tokens: &config::Tokens, stored: &[Material<'_>], revoked: Vec<String>) -> Result<Self, KeyError> {
+    /// Of the keys that the store holds, and the shared secret of `tokens`, which signs where the algorithm is HS256. A key
+    /// that cannot be used is left out, and told of: the others, and what was revoked, must not wait for it.
+    pub fn new(tokens: &config::Tokens, stored: &[Material<'_>], revoked: Vec<String>) -> (Self, Vec<KeyError>) {
         let shared = tokens.secret.as_ref().map(Key::shared);
         let shared_signs = shared.is_some() && tokens.algorithm == config::Algorithm::Hs256;
         let mut keys: Vec<Key> = shared.into_iter().collect();
-        let mut signing = shared_signs.then_some(0);
+        let (mut signing, mut unusable) = (shared_signs.then_some(0), Vec::new());
         for Material { kid, algorithm, secret, signs } in stored {
-            if *signs && signing.is_none() {
-                signing = Some(keys.len());
+            match Key::stored(kid, algorithm, secret) {
+                Ok(key) => {
+                    if *signs && signing.is_none() {
+                        signing = Some(keys.len());
+                    }
+                    keys.push(key);
+                }
+                Err(error) => unusable.push(error),
             }
-            keys.push(Key::stored(kid, algorithm, secret)?);
         }
         let public: Vec<&Jwk> = keys.iter().filter_map(Key::public).collect();
         let jwks = json!({ "keys": public }).to_string();
-        Ok(Self { keys, signing, revoked, jwks })
+        (Self { keys, signing, revoked, jwks }, unusable)
     }
 
     /// The public keys as a JSON Web Key Set (RFC 7517).

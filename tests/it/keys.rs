@@ -197,6 +197,49 @@ fn a_rotation_in_an_emergency_does_not_wait() {
 }
 
 #[test]
+fn a_key_of_no_use_keeps_no_other_from_being_revoked() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, "EdDSA").start();
+    let old = gateway.register("alice").access;
+    assert_eq!(gateway.try_token(&old), 200);
+    let database = Database::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    // As a version yet to come might leave it.
+    let row = "INSERT INTO signing_key (kid, algorithm, secret, created, state, ends, sealed)
+        VALUES ('future', 'ES999', x'00', 1, 'verifying', 9999999999999, 0)";
+    database.execute_batch(row).unwrap();
+    await_that("it is told of", || gateway.output().contains("ES999"));
+    keys(&gateway, &["revoke", &kid_of(&old)]);
+    assert!(holds_within(Duration::from_secs(1), || gateway.try_token(&old) == 401), "not heard within a second");
+    assert!(!published_kids(&gateway).contains(&kid_of(&old)));
+    assert_eq!(gateway.try_token(&gateway.login("alice").access), 200, "another key signs");
+}
+
+#[test]
+fn keys_that_cannot_be_opened_are_left_to_whoever_can() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, "EdDSA").set("store.encryption_key", json!(ENCRYPTION_KEY)).start();
+    let kid = kid_of(&gateway.register("alice").access);
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    for other in
+        [text.replace(ENCRYPTION_KEY, &ENCRYPTION_KEY.replace("an ", "no ")), text.replace("encryption_key", "url_of")]
+    {
+        let mut config: Value = serde_json::from_str(&other).unwrap();
+        config["store"].as_object_mut().unwrap().remove("url_of");
+        let path = gateway.folder.path().join("other.yaml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        for arguments in [&["revoke", kid.as_str()][..], &["rotate"], &["rotate", "--now"]] {
+            let done = crate::harness::cli_with(&path, &[&["keys"], arguments].concat(), "");
+            assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+            assert!(said(&done).contains("store.encryption_key"), "{arguments:?}: {}", said(&done));
+        }
+    }
+    assert_eq!(kid_of(&gateway.login("alice").access), kid, "nothing was changed");
+    let done =
+        crate::harness::cli_with(&gateway.folder.path().join("other.yaml"), &["keys", "revoke", "--force", &kid], "");
+    assert!(done.status.success(), "{}", said(&done));
+}
+
+#[test]
 fn a_revoked_key_is_refused_within_a_second_on_warm_connections() {
     let origin = Origin::start();
     for algorithm in ["HS256", "EdDSA"] {

@@ -31,7 +31,7 @@ pub async fn gather(
     let revocations = sessions::revocations_of(store, claims, at).await?;
     let mut lines = vec![
         format!("claims:   {}", Value::Object(claims.all.clone())),
-        format!("key:      {}", key(config, token)),
+        format!("key:      {}", key(config, token, claims)),
         format!("times:    {}", times(claims, now)),
         session(store, claims, &revocations, now).await?,
         account(store, claims).await?,
@@ -43,9 +43,13 @@ pub async fn gather(
     Ok(Dossier { lines, revocations })
 }
 
-fn key(config: &Config, token: &str) -> String {
+fn key(config: &Config, token: &str, claims: &Claims) -> String {
     let Header { algorithm, kid } = Header::read(token);
     let algorithm = algorithm.unwrap_or_default();
+    if let Some(issuer) = &claims.issuer {
+        let kid = kid.map(|kid| format!(", {kid}")).unwrap_or_default();
+        return format!("one of {issuer} (tokens.trusted){kid}, {algorithm}");
+    }
     match kid {
         Some(kid) => format!("{kid}, kept in the store, {algorithm}"),
         None if config.tokens.secret.is_some() => format!("the configured secret (tokens.secret), {algorithm}"),
@@ -68,6 +72,9 @@ fn times(claims: &Claims, now: UnixTime) -> String {
 }
 
 async fn session(store: &Store, claims: &Claims, revocations: &[Revocation], now: UnixTime) -> Result<String, Refused> {
+    if let Some(issuer) = &claims.issuer {
+        return Ok(format!("session:  none of this gateway: the token is of {issuer}"));
+    }
     let Some(id) = &claims.session else { return Ok("session:  none: not from a login here".to_owned()) };
     // With all tokens of its account a session ends too.
     let ended = revocations.iter().find(|revocation| revocation.kind != Kind::Token);
@@ -88,6 +95,9 @@ async fn state(store: &Store, id: &SessionId, ended: Option<&Revocation>, now: U
 }
 
 async fn account(store: &Store, claims: &Claims) -> Result<String, Refused> {
+    if let Some(issuer) = &claims.issuer {
+        return Ok(format!("account:  none of this gateway: the token is of {issuer}"));
+    }
     let found = match Username::parse(&claims.subject) {
         Ok(username) => store.find_account(&username).await?,
         Err(_) => None,

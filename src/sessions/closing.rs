@@ -1,9 +1,9 @@
 //! Ending sessions, and listing those that have not ended. Durable in the store, then refused here, then answered.
 
 use crate::clock::UnixTime;
-use crate::model::SessionId;
-use crate::sessions::{Caller, Refusal, Sessions, Signed};
-use crate::store::{Ended, SessionRow};
+use crate::model::{Generation, SessionId};
+use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until};
+use crate::store::{Ended, Kind, Revocation, SessionRow};
 
 /// Sessions that are listed at most.
 const LISTED: usize = 1000;
@@ -15,15 +15,28 @@ impl Sessions {
     /// The store's; then nothing was promised.
     pub async fn end(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
         let claims = signed.claims();
-        // Another issuer's session is its own affair.
-        let own = claims.session.as_ref().filter(|_| claims.issuer.is_none());
-        let Some(session) = own else { return self.revoke(signed, now).await };
+        let Some(session) = &claims.session else { return self.revoke(signed, now).await };
+        if claims.issuer.is_some() {
+            return self.end_foreign(signed, now).await;
+        }
         // An expired token still ends a session that is known, but must not fill the store with others.
         let expired = claims.has_expired(self.moment(now));
         let otherwise = (!expired).then(|| self.keep_generation_until(now));
         if let Some(revocation) = self.store.end_session(session, now, otherwise).await? {
             self.blocklist.insert(&revocation, now);
         }
+        Ok(())
+    }
+
+    /// Another issuer's session has no row here: it ends for as long as a token of it may live.
+    async fn end_foreign(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
+        self.revoke(signed, now).await?;
+        let claims = signed.claims();
+        let Some(key) = signed.keys().session.filter(|_| !claims.has_expired(self.moment(now))) else { return Ok(()) };
+        let keep_until = self.keep_generation_until(now).max(keep_token_until(claims.expires));
+        let revocation = Revocation { key, kind: Kind::Session, generation: Generation(0), at: now, keep_until };
+        self.store.revoke(vec![revocation.clone()]).await?;
+        self.apply(&[revocation], now);
         Ok(())
     }
 

@@ -251,7 +251,8 @@ impl Keyring {
         // Before the ring is looked at: it may be newer than this says, never older.
         let version = self.0.version.load(Ordering::Acquire);
         let verified = self.0.trust.load().verify(token, tokens);
-        if matches!(verified, Err(tokens::Error::ForeignKey)) {
+        // A key set without names, or with a name that was used again, looks like a forgery until it is fetched anew.
+        if matches!(verified, Err(tokens::Error::ForeignKey | tokens::Error::Signature)) {
             self.0.unknown.notify_waiters();
         }
         Ok((verified?, Known(AtomicU64::new(version))))

@@ -117,9 +117,12 @@ fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
     if NO_ACCESS.iter().any(|other| other.eq_ignore_ascii_case(typ)) {
         return Err(Error::Claim("The token is no access token (typ)"));
     }
-    match all.get("type").and_then(Value::as_str) {
-        Some("refresh") => Ok(TokenType::Refresh),
-        Some(_) | None => Ok(TokenType::Access),
+    // Services sign other things with the same key: resets of passwords, invitations.
+    match all.get("type").map(Value::as_str) {
+        Some(Some("refresh")) => Ok(TokenType::Refresh),
+        None | Some(Some("access")) => Ok(TokenType::Access),
+        Some(Some(kind)) if kind.eq_ignore_ascii_case("bearer") => Ok(TokenType::Access),
+        Some(_) => Err(Error::Claim("The token is no access token (type)")),
     }
 }
 

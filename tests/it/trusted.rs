@@ -296,6 +296,9 @@ fn what_a_token_of_others_must_have() {
         (json!({"typ": "ID"}), 401, "token_invalid"),
         (json!({"typ": "Refresh"}), 401, "token_invalid"),
         (json!({"type": "refresh"}), 401, "token_wrong_type"),
+        (json!({"type": "password_reset"}), 401, "token_invalid"),
+        (json!({"type": 1}), 401, "token_invalid"),
+        (json!({"type": "Bearer"}), 200, ""),
     ] {
         let answer = ask(&gateway, "/theirs/a", &key.sign(&claims(changes.clone())));
         assert_eq!((answer.status, answer.code()), (status, code), "{changes}: {answer:?}");
@@ -342,6 +345,32 @@ fn their_tokens_are_logged_out_here() {
     let done = again.cli(&["tokens", "revoke", &other], "");
     assert!(done.status.success(), "{}", said(&done));
     assert!(holds_within(Duration::from_secs(1), || ask(&again, "/theirs/a", &other).code() == "token_revoked"));
+}
+
+#[test]
+fn a_logout_ends_their_session_and_none_of_ours() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address)
+        .set("tokens.trusted", json!([flask()]))
+        .and_routes(json!([{"path": "/flask", "upstream": "app", "auth": {"issuers": [FLASK]}}]))
+        .start();
+    let ours = gateway.register("alice").access;
+    let sid = jwt::claims_of(&ours)["sid"].clone();
+    let token = |jti: &str, sid: &Value| flask_token(json!({"jti": jti, "sid": sid}));
+    let (one, other, alone) = (token("1", &sid), token("2", &sid), token("3", &json!("another")));
+    assert_eq!(ask(&gateway, "/flask", &other).status, 200);
+    assert_eq!(post("/logout").bearer(&one).send(gateway.public).status, 200);
+    for (token, code) in [(&one, "token_revoked"), (&other, "token_revoked"), (&alone, "")] {
+        assert_eq!(ask(&gateway, "/flask", token).code(), code);
+    }
+    assert_eq!(gateway.try_token(&ours), 200, "of the same sid, and ours");
+    let done = gateway.cli(&["tokens", "inspect", "-"], &alone);
+    assert!(
+        said(&done).contains(&format!("account:  none of this gateway: the token is of {FLASK}")),
+        "{}",
+        said(&done)
+    );
+    assert!(said(&done).contains(&format!("key:      one of {FLASK}")), "{}", said(&done));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub struct What {
     /// The token; `-` reads it from standard input.
     #[arg(conflicts_with_all = ["jti", "session", "user", "before"])]
     token: Option<String>,
-    /// A token by its `jti`.
+    /// A token of this gateway by its `jti`; one of another issuer is given whole.
     #[arg(long, conflicts_with_all = ["session", "user", "before"])]
     jti: Option<String>,
     /// All tokens of a session, by their `sid`.
@@ -141,13 +141,13 @@ impl What {
             }
             // When it expires is not known: as late as any token may.
             about.token = Some(jti.clone());
-            (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti}"))
+            (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti} of this gateway"))
         } else if let Some(sid) = self.session {
             if store.find_session(&SessionId::new(sid.as_str())).await?.is_none() {
                 say("There is no session of that id in the store; it is revoked all the same");
             }
             about.session = Some(sid.clone());
-            (Kind::Session, Key::session(None, &sid), forever, format!("Session {sid}"))
+            (Kind::Session, Key::session(None, &sid), forever, format!("Session {sid} of this gateway"))
         } else {
             let username = Username::parse(&self.user.unwrap_or_default())?;
             let raised = store.raise_generation(&username, now, forever).await?;

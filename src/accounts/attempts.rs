@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
+use crate::accounts::unsettled::{Unsettled, Visit};
 use crate::accounts::{Error, HashError};
 use crate::clock::UnixTime;
 use crate::config::{self, Rate};
@@ -14,6 +17,9 @@ use crate::store::{self, Receipt, Store, Tallies, Tally};
 /// The first wait and the longest.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// How long an attempt waits for others to be settled before it is refused because of them.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long an address is known to an account that was entered from it.
 const ACQUAINTANCE: Duration = Duration::from_secs(90 * 86_400);
@@ -74,11 +80,12 @@ pub(super) struct Guard {
     store: Store,
     limits: config::Attempts,
     refusals: Refusals,
+    unsettled: Unsettled,
 }
 
 impl Guard {
     pub fn new(store: Store, limits: config::Attempts, refusals: Refusals) -> Self {
-        Self { store, limits, refusals }
+        Self { store, limits, refusals, unsettled: Unsettled::default() }
     }
 
     /// Whether addresses are told apart at all.
@@ -90,11 +97,16 @@ impl Guard {
     pub fn note(&self, error: &HashError) {
         match error {
             HashError::Busy | HashError::Crowded => self.refusals.count(Reason::Queue),
-            HashError::Ended | HashError::Argon2(_) | HashError::Unreadable | HashError::Start(_) => {}
+            HashError::Abandoned
+            | HashError::Ended
+            | HashError::Argon2(_)
+            | HashError::Unreadable
+            | HashError::Start(_) => {}
         }
     }
 
-    /// Counts an attempt as a failure, until it is known to be none. `None`: nothing is counted.
+    /// Counts an attempt as a failure, until it is known to be none. `None`: nothing is counted. What is in the way of it
+    /// may be attempts of whose outcome nothing is known yet either, which is waited for.
     ///
     /// # Errors
     /// [`Error::TooManyAttempts`], the store.
@@ -106,17 +118,41 @@ impl Guard {
         if limits.per_account.is_none() && limits.per_address.is_none() {
             return Ok(None);
         }
+        let mut visit = self.unsettled.visit(attempt);
+        let patience = Instant::now() + PATIENCE;
+        let Wait { reason, left, .. } = loop {
+            let wait = match self.count(attempt, limits, &mut visit).await? {
+                Ok(receipt) => return Ok(Some(receipt.holding(visit))),
+                Err(wait) => wait,
+            };
+            match timeout_at(patience, visit.another(wait.reason, wait.excess)).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => break wait,
+            }
+        };
+        self.refusals.count(reason);
+        Err(Error::TooManyAttempts(left))
+    }
+
+    async fn count(
+        &self,
+        attempt: Try<'_>,
+        limits: config::Attempts,
+        visit: &mut Visit,
+    ) -> Result<Result<Receipt, Wait>, store::Error> {
         let at = attempt.at;
         // A look beforehand: who has to wait should not keep the writer from its work. The count decides.
         let seen = self.store.find_tallies(attempt.row()).await?;
-        let counted = match judge(seen, limits, at) {
-            Err(wait) => Err(wait),
-            Ok(_) => self.store.count_attempt(attempt.row(), move |seen| judge(seen, limits, at)).await?,
-        };
-        counted.map(Some).map_err(|Wait { reason, left }| {
-            self.refusals.count(reason);
-            Error::TooManyAttempts(left)
-        })
+        if let Err(wait) = judge(seen, limits, at) {
+            return Ok(Err(wait));
+        }
+        // First, so that whoever finds it counted can wait for it.
+        visit.begin();
+        let counted = self.store.count_attempt(attempt.row(), move |seen| judge(seen, limits, at)).await?;
+        if counted.is_err() {
+            visit.withdraw();
+        }
+        Ok(counted)
     }
 
     /// Takes back an attempt that came to nothing.
@@ -142,18 +178,27 @@ impl Guard {
 struct Wait {
     reason: Reason,
     left: Duration,
+    /// With so many failures fewer it would not.
+    excess: u32,
 }
 
 /// What stands on the counters once the attempt is counted, on those that are not turned off; or the longer wait.
 fn judge(seen: Tallies, limits: config::Attempts, now: UnixTime) -> Result<Tallies, Wait> {
     let account = limits.per_account.map(|rate| count(seen.account, rate, now)).transpose();
     let address = limits.per_address.map(|rate| count(seen.address, rate, now)).transpose();
-    match (account, address) {
-        (Ok(account), Ok(address)) => Ok(Tallies { account, address }),
-        (Err(left), Err(longer)) if longer > left => Err(Wait { reason: Reason::Address, left: longer }),
-        (Err(left), _) => Err(Wait { reason: Reason::Account, left }),
-        (Ok(_), Err(left)) => Err(Wait { reason: Reason::Address, left }),
-    }
+    let (reason, left) = match (account, address) {
+        (Ok(account), Ok(address)) => return Ok(Tallies { account, address }),
+        (Err(left), Err(longer)) if longer > left => (Reason::Address, longer),
+        (Err(left), _) => (Reason::Account, left),
+        (Ok(_), Err(left)) => (Reason::Address, left),
+    };
+    let (tally, rate) = match reason {
+        Reason::Account => (seen.account, limits.per_account),
+        Reason::Address | Reason::Queue => (seen.address, limits.per_address),
+    };
+    let failures = tally.map_or(0, |tally| tally.failures);
+    let free = rate.map_or(0, |rate| rate.count.get() - 1);
+    Err(Wait { reason, left, excess: failures.saturating_sub(free) })
 }
 
 /// One more failure, or how long until it may be made.
@@ -289,7 +334,7 @@ mod tests {
             let seen = Tallies { account, address };
             judge(seen, limits, START).map(|next| (next.account.is_some(), next.address.is_some()))
         };
-        let wait = |reason, seconds| Err(Wait { reason, left: seconds * SHORTEST });
+        let wait = |reason, seconds| Err(Wait { reason, left: seconds * SHORTEST, excess: 9 });
         assert_eq!(judge(waiting(3), waiting(5), limits(on, on)), wait(Reason::Address, 5));
         assert_eq!(judge(waiting(5), waiting(3), limits(on, on)), wait(Reason::Account, 5));
         assert_eq!(judge(None, waiting(3), limits(on, on)), wait(Reason::Address, 3));

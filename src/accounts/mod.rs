@@ -3,15 +3,17 @@
 mod legacy;
 mod password;
 mod attempts;
+mod unsettled;
 
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config;
 use crate::model::{AccountId, Role, Username, UsernameError};
 use crate::secret::Secret;
-use crate::store::{self, NewAccount, NewPassword, NewSession, Registered, Revocation, Store, Warrant};
+use crate::store::{self, NewAccount, NewPassword, NewSession, Receipt, Registered, Revocation, Store, Warrant};
 
 pub use crate::store::Account;
 pub use attempts::Refusals;
@@ -19,7 +21,7 @@ pub use legacy::{Legacy, Unusable};
 pub use password::{Error as HashError, Hasher};
 
 use attempts::{Guard, Try};
-use password::{Stored, Verdict};
+use password::{Asker, Stored, Verdict};
 
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;
@@ -97,9 +99,9 @@ pub struct Exchanged {
 }
 
 /// Someone who says that an account is his.
-pub struct Attempt<'a> {
+pub struct Attempt {
     /// Its name, not yet judged.
-    pub username: &'a str,
+    pub username: String,
     /// Its password, not yet judged.
     pub password: Secret,
     /// From where.
@@ -202,10 +204,20 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::WrongCredentials`], [`Error::TooManyAttempts`], a full queue, the store.
-    pub async fn authenticate(&self, attempt: Attempt<'_>) -> Result<Account, Error> {
+    pub async fn authenticate(&self, attempt: Attempt) -> Result<Account, Error> {
         let (address, at) = (attempt.address, attempt.now);
-        let receipt = self.guard.admit(Try { name: Some(attempt.username), address, at }).await?;
-        match self.recognise(attempt).await {
+        let receipt = self.guard.admit(Try { name: Some(&attempt.username), address, at }).await?;
+        // Once counted it is settled, even if whoever asked hangs up: a right password must not stay a failure.
+        let asker = Arc::new(Asker);
+        let accounts = self.clone();
+        let gone = Arc::downgrade(&asker);
+        let settled = tokio::spawn(async move { accounts.settle(attempt, gone, receipt).await });
+        settled.await.unwrap_or(Err(Error::Hash(HashError::Ended)))
+    }
+
+    async fn settle(&self, attempt: Attempt, asker: Weak<Asker>, receipt: Option<Receipt>) -> Result<Account, Error> {
+        let (address, at) = (attempt.address, attempt.now);
+        match self.recognise(attempt, asker).await {
             Ok((account, outdated)) => {
                 self.guard.welcome(account.id, (address, at), receipt);
                 if let Some(password) = outdated {
@@ -223,10 +235,10 @@ impl Accounts {
     }
 
     /// The account, and its password where the hash deserves to be made anew.
-    async fn recognise(&self, attempt: Attempt<'_>) -> Result<(Account, Option<Secret>), Error> {
+    async fn recognise(&self, attempt: Attempt, asker: Weak<Asker>) -> Result<(Account, Option<Secret>), Error> {
         let Attempt { username, password, address, .. } = attempt;
         // A name or password that breaks a rule cannot be an account's: it is just wrong, and must not be hashed whole.
-        let account = match Username::parse(username) {
+        let account = match Username::parse(&username) {
             Ok(username) => self.store.find_account(&username).await?,
             Err(_) => None,
         };
@@ -236,8 +248,8 @@ impl Accounts {
         // Who may not log in anyway is not compared: the time would tell that the password was right.
         let account = account.filter(|account| !account.disabled && !oversized);
         let hash = account.as_ref().map(|account| account.hash.clone());
-        let old = self.store.find_old_hash(username).await?;
-        let verdict = self.hasher_for(Some(address)).verify(offered, Stored { hash, old }).await;
+        let old = self.store.find_old_hash(&username).await?;
+        let verdict = self.hasher_for(Some(address)).verify(offered, Stored { hash, old }, asker).await;
         let verdict = verdict.inspect_err(|error| self.guard.note(error))?;
         match (account, verdict) {
             (Some(account), Verdict::Right) => Ok((account, None)),
@@ -255,7 +267,7 @@ impl Accounts {
     pub async fn change_password(&self, exchange: Exchange) -> Result<Option<Exchanged>, Error> {
         let Exchange { by, old, new, session, keep_until, address } = exchange;
         self.check_password(&new)?;
-        let attempt = Attempt { username: by.username.as_str(), password: old, address, now: session.at };
+        let attempt = Attempt { username: by.username.to_string(), password: old, address, now: session.at };
         let account = self.authenticate(attempt).await?;
         let hash = self.hasher_for(Some(address)).hash(new).await.inspect_err(|error| self.guard.note(error))?;
         let new = NewPassword { account: account.id, generation: account.generation, hash, session };

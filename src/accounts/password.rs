@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt};
@@ -33,6 +33,9 @@ pub enum Error {
     /// The address has its share of the queue.
     #[error("too many passwords of this address are waiting to be hashed")]
     Crowded,
+    /// Nobody cared for the verdict any more when its turn came.
+    #[error("nobody waits for the verdict any more")]
+    Abandoned,
     /// The threads are gone, because the program ends.
     #[error("the hashing threads have ended")]
     Ended,
@@ -60,8 +63,12 @@ pub enum Verdict {
 
 enum Job {
     Hash { password: Secret, reply: oneshot::Sender<Result<Secret, Error>> },
-    Verify { password: Secret, stored: Stored, reply: oneshot::Sender<Result<Verdict, Error>> },
+    Verify { password: Secret, stored: Stored, asker: Weak<Asker>, reply: oneshot::Sender<Result<Verdict, Error>> },
 }
+
+/// Stands for someone who waits for a verdict, as long as it lives.
+#[derive(Default)]
+pub struct Asker;
 
 /// What the store has for a name that logs in.
 #[derive(Default)]
@@ -159,10 +166,11 @@ impl Hasher {
     /// a current hash is computed either way, and an old one too while any account still has one.
     ///
     /// # Errors
-    /// [`Error::Busy`] and [`Error::Crowded`] as above, [`Error::Unreadable`] for a stored hash of another kind.
-    pub async fn verify(&self, password: Secret, stored: Stored) -> Result<Verdict, Error> {
+    /// [`Error::Busy`] and [`Error::Crowded`] as above, [`Error::Abandoned`] when the asker was gone before it was begun,
+    /// [`Error::Unreadable`] for a stored hash of another kind.
+    pub async fn verify(&self, password: Secret, stored: Stored, asker: Weak<Asker>) -> Result<Verdict, Error> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Verify { password, stored, reply })?;
+        self.enqueue(Job::Verify { password, stored, asker, reply })?;
         answer.await.map_err(|_| Error::Ended)?
     }
 
@@ -196,12 +204,12 @@ impl Bench {
             match next {
                 // Who went away while waiting needs no hash.
                 Ok(Job::Hash { reply, .. }) if reply.is_closed() => {}
-                Ok(Job::Verify { reply, .. }) if reply.is_closed() => {}
                 Ok(Job::Hash { password, reply }) => {
                     let _ = reply.send(self.hash(&password));
                 }
-                Ok(Job::Verify { password, stored, reply }) => {
-                    let _ = reply.send(self.verify(&password, &stored));
+                Ok(Job::Verify { password, stored, asker, reply }) => {
+                    let wanted = asker.strong_count() > 0;
+                    let _ = reply.send(if wanted { self.verify(&password, &stored) } else { Err(Error::Abandoned) });
                 }
                 Err(_) => return,
             }
@@ -310,18 +318,26 @@ mod tests {
         let new = Hasher::start(config::Argon2 { iterations: 2, ..CHEAP }, 1).unwrap();
         let hash = old.hash(secret("correct horse")).await.unwrap();
         assert!(hash.expose().starts_with(b"$argon2id$v=19$m=64,t=1,p=1$"));
-        let verify = async |hasher: &Hasher, password| hasher.verify(secret(password), stored(&hash)).await.unwrap();
+        let asker = Arc::new(Asker);
+        let verify = async |hasher: &Hasher, password| {
+            hasher.verify(secret(password), stored(&hash), Arc::downgrade(&asker)).await.unwrap()
+        };
         assert_eq!(verify(&old, "correct horse").await, Verdict::Right);
         assert_eq!(verify(&new, "correct horse").await, Verdict::RightButOutdated);
         assert_eq!(verify(&new, "wrong horse").await, Verdict::Wrong);
-        assert_eq!(old.verify(secret("x"), Stored::default()).await.unwrap(), Verdict::Wrong);
+        let nobody = old.verify(secret("x"), Stored::default(), Arc::downgrade(&asker)).await;
+        assert_eq!(nobody.unwrap(), Verdict::Wrong);
+        drop(asker);
+        let abandoned = old.verify(secret("correct horse"), stored(&hash), Weak::new()).await;
+        assert!(matches!(abandoned, Err(Error::Abandoned)), "{abandoned:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_stored_hash_of_another_kind_is_an_error() {
         let hasher = Hasher::start(CHEAP, 1).unwrap();
         for hash in ["", "plain", "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo"] {
-            let verdict = hasher.verify(secret("x"), stored(&secret(hash))).await;
+            let asker = Arc::new(Asker);
+            let verdict = hasher.verify(secret("x"), stored(&secret(hash)), Arc::downgrade(&asker)).await;
             assert!(matches!(verdict, Err(Error::Unreadable)), "{hash:?}: {verdict:?}");
         }
     }

@@ -20,7 +20,7 @@ impl Identity {
         // The body may have been long on its way, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
         let attempt = Attempt {
-            username: &credentials.username,
+            username: credentials.username.clone(),
             password: credentials.password,
             address: origin.address,
             now: origin.now,

@@ -36,9 +36,21 @@ pub struct Tallies {
 }
 
 /// What counting an attempt has written, so that a success can take it back.
-#[derive(Debug)]
 pub struct Receipt {
     pub(super) entries: Vec<Entry>,
+    _held: Option<Box<dyn Send + Sync>>,
+}
+
+impl Receipt {
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        Self { entries, _held: None }
+    }
+
+    /// The same, with something that is dropped as soon as the outcome stands: with the receipt, or where that is taken
+    /// back, once this is committed.
+    pub fn holding(self, held: impl Send + Sync + 'static) -> Self {
+        Self { _held: Some(Box::new(held)), ..self }
+    }
 }
 
 /// One counter before and after.

@@ -89,9 +89,14 @@ impl Store {
         self.0.writer.ask(&self.0.path, work).await
     }
 
-    /// Has `work` done without waiting for it: what is asked of the writer next shares its commit. A failure is logged.
-    fn post(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) {
-        self.0.writer.post(&self.0.path, work);
+    /// Has `work` done on `what` without waiting for it: what is asked of the writer next shares its commit, after which
+    /// `what` is dropped. A failure is logged.
+    fn post<T: Send + 'static>(
+        &self,
+        what: T,
+        work: impl FnOnce(&Connection, &T) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        self.0.writer.post(&self.0.path, what, work);
     }
 
     async fn seek<T: Send + 'static>(

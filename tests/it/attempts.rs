@@ -196,6 +196,60 @@ fn of_many_guesses_at_once_no_more_are_judged() {
 }
 
 #[test]
+fn of_many_right_logins_at_once_none_is_refused() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_account": "2/15m"})).start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    for round in 0..5 {
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let gateway = &gateway;
+            let logins: Vec<_> =
+                (0..14).map(|_| scope.spawn(move || log_in(gateway, ELSEWHERE, "alice", PASSWORD).status)).collect();
+            logins.into_iter().map(|login| login.join().unwrap()).collect()
+        });
+        assert_eq!(statuses, [200; 14], "round {round}");
+    }
+    assert_eq!(refused(&gateway, "account"), 0);
+    // Among wrong ones too, while those are within what is free.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let gateway = &gateway;
+        let log_in = |n| log_in(gateway, "203.0.113.1", "alice", if n == 5 { WRONG } else { PASSWORD }).status;
+        let logins: Vec<_> = (0..10).map(|n| scope.spawn(move || log_in(n))).collect();
+        logins.into_iter().map(|login| login.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 401, 200, 200, 200, 200]);
+}
+
+/// Logs in, and hangs up while the password is being hashed.
+fn hang_up(gateway: &Gateway, name: &str, password: &str) {
+    let login = post("/login").header("X-Forwarded-For", ELSEWHERE).json(&credentials(name, password));
+    let mut connection = Connection::open(gateway.public);
+    connection.send(&login.bytes(gateway.public, "")).unwrap();
+    // The time that the answer is waited for.
+    connection.patience(Duration::from_millis(300));
+    assert!(connection.receive("POST").is_err(), "the hash was too fast");
+}
+
+#[test]
+fn who_hangs_up_is_judged_all_the_same() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_account": "1/15m"}))
+        .set("identity.password", json!({"argon2": {"memory": "64MiB", "iterations": 24}}))
+        .start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    let failures = || -> i64 {
+        let sql = "SELECT coalesce(sum(failures), 0) FROM attempt WHERE account <> x''";
+        database.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    hang_up(&gateway, "alice", PASSWORD);
+    await_that("a right password is no failure", || failures() == 0);
+    assert_eq!(log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status, 200);
+    hang_up(&gateway, "alice", WRONG);
+    assert!(!holds_within(Duration::from_secs(2), || failures() == 0), "hanging up is a way round");
+}
+
+#[test]
 fn a_guess_that_was_begun_early_is_late() {
     let origin = Origin::start();
     let gateway = setup(&origin, json!({"per_address": "off"})).start();

@@ -91,7 +91,7 @@ impl Store {
                     entries.push(Entry { place, before, after });
                 }
             }
-            Ok(Ok(Receipt { entries }))
+            Ok(Ok(Receipt::new(entries)))
         })
         .await
     }
@@ -99,7 +99,7 @@ impl Store {
     /// Takes back what an attempt has counted, because it did not fail. Nobody waits for it: it is committed with what is
     /// asked for next.
     pub fn take_back_attempt(&self, receipt: Receipt, at: UnixTime) {
-        self.post(move |connection| take_back(connection, &receipt, at));
+        self.post(receipt, move |connection, receipt| take_back(connection, receipt, at));
     }
 
     /// Remembers that an account was entered from an address, which is then known to it until `expires`, and takes back
@@ -111,8 +111,8 @@ impl Store {
         (at, expires): (UnixTime, UnixTime),
         receipt: Option<Receipt>,
     ) {
-        self.post(move |connection| {
-            receipt.map_or(Ok(()), |receipt| take_back(connection, &receipt, at))?;
+        self.post(receipt, move |connection, receipt| {
+            receipt.as_ref().map_or(Ok(()), |receipt| take_back(connection, receipt, at))?;
             let values = params![account.0, address.bytes(), expires.millis()];
             connection.prepare_cached(REMEMBER)?.execute(values)?;
             connection.prepare_cached(TRIM)?.execute(params![account.0, KNOWN_ADDRESSES])?;

@@ -88,18 +88,24 @@ impl Worker {
         }
     }
 
-    /// Has `work` done by the thread, and waits for nothing. A failure is logged.
-    pub(super) fn post(
+    /// Has `work` done by the thread on `what`, which is dropped after the commit, and waits for nothing. A failure is
+    /// logged.
+    pub(super) fn post<T: Send + 'static>(
         &self,
         path: &Arc<Path>,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+        what: T,
+        work: impl FnOnce(&Connection, &T) -> rusqlite::Result<()> + Send + 'static,
     ) {
         let path = Arc::clone(path);
         let job = Box::new(move |connection: Result<&Connection, Error>| {
-            let result = connection.and_then(|connection| work(connection).map_err(|error| classify(error, &path)));
-            let error = result.err();
+            let done = |connection| work(connection, &what).map_err(|error| classify(error, &path));
+            let error = connection.and_then(done).err();
             let own = error.clone();
-            Outcome { error, answer: Box::new(move |undone| own.or(undone).iter().for_each(warn)) }
+            let answer = Box::new(move |undone: Option<Error>| {
+                own.or(undone).iter().for_each(warn);
+                drop(what);
+            });
+            Outcome { error, answer }
         });
         if let Err(error) = self.enqueue(job) {
             warn(&error);

@@ -30,6 +30,9 @@ pub enum Tokens {
     Revoke {
         #[command(flatten)]
         what: What,
+        /// Whose the `jti` or `sid` is: an issuer of `tokens.trusted`. Without it, this gateway's.
+        #[arg(long, value_name = "ISSUER", conflicts_with_all = ["token", "user", "before"])]
+        issuer: Option<String>,
         #[command(flatten)]
         config: ConfigPath,
     },
@@ -42,10 +45,11 @@ pub struct What {
     /// The token; `-` reads it from standard input.
     #[arg(conflicts_with_all = ["jti", "session", "user", "before"])]
     token: Option<String>,
-    /// A token of this gateway by its `jti`; one of another issuer is given whole.
+    /// A token by its `jti`. One of another issuer that outlives all of this gateway's is better given whole: this is
+    /// remembered for as long as the gateway's own tokens may live.
     #[arg(long, conflicts_with_all = ["session", "user", "before"])]
     jti: Option<String>,
-    /// All tokens of a session, by their `sid`.
+    /// All tokens of a session, by their `sid`; remembered for as long.
     #[arg(long, value_name = "SID", conflicts_with_all = ["user", "before"])]
     session: Option<String>,
     /// All tokens of a user.
@@ -73,10 +77,11 @@ impl Tokens {
                 let store = Store::open_existing(&config.store)?;
                 block_on(inspect(&config, &store, &read(&token)?))
             }
-            Self::Revoke { what, config } => {
+            Self::Revoke { what, issuer, config } => {
                 let config = load(&config.path)?;
+                let issuer = issuer.as_deref().map(|name| find_issuer(&config, name)).transpose()?;
                 let store = Store::open_existing(&config.store)?;
-                block_on(what.revoke(&config, &store))
+                block_on(what.revoke(&config, &store, issuer))
             }
         }
     }
@@ -90,6 +95,21 @@ pub fn read(token: &str) -> Result<String, Refused> {
     let mut text = String::new();
     std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text)?;
     Ok(text.trim().to_owned())
+}
+
+/// An issuer that the configuration trusts, by the name in its tokens.
+fn find_issuer<'a>(config: &'a Config, name: &str) -> Result<&'a str, Refused> {
+    let mut trusted = config.tokens.trusted.iter().map(|trusted| trusted.issuer.as_str());
+    trusted.clone().find(|issuer| *issuer == name).ok_or_else(|| {
+        let remedy = "leave --issuer out for tokens of this gateway";
+        Refused(match trusted.next() {
+            None => format!("tokens.trusted names no issuer {name:?}, nor any other; {remedy}"),
+            Some(first) => {
+                let all = trusted.fold(first.to_owned(), |all, issuer| format!("{all}, {issuer}"));
+                format!("tokens.trusted names no issuer {name:?}; it names: {all}; {remedy}")
+            }
+        })
+    })
 }
 
 async fn verify(config: &Config, store: &Store, token: &str) -> Result<Claims, Refused> {
@@ -111,11 +131,13 @@ async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refu
 }
 
 impl What {
-    async fn revoke(self, config: &Config, store: &Store) -> Result<(), Refused> {
+    /// `issuer` is whose the `jti` or `sid` is; `None` is this gateway.
+    async fn revoke(self, config: &Config, store: &Store, issuer: Option<&str>) -> Result<(), Refused> {
         let mut witness = Witness::open(config)?;
         let now = clock::now();
         let forever = keep_generation_until(store, config, now).await?;
-        let mut about = About::default();
+        let mut about = About { more: issuer.map(|issuer| ("issuer", issuer.to_owned())), ..About::default() };
+        let whose = issuer.unwrap_or("this gateway");
         if let Some(before) = self.before {
             let cut = Cut { before, at: now, life: forever.since(now) };
             about.user.clone_from(&self.user);
@@ -133,6 +155,7 @@ impl What {
             let jti = claims.token.as_str();
             about.user = Some(claims.subject.to_string());
             about.token = Some(jti.to_owned());
+            about.more = claims.issuer.as_ref().map(|issuer| ("issuer", issuer.to_string()));
             let key = Key::token(claims.issuer.as_deref(), jti);
             (Kind::Token, key, keep_token_until(claims.expires), format!("Token {jti}"))
         } else if let Some(jti) = self.jti {
@@ -141,13 +164,13 @@ impl What {
             }
             // When it expires is not known: as late as any token may.
             about.token = Some(jti.clone());
-            (Kind::Token, Key::token(None, &jti), forever, format!("Token {jti} of this gateway"))
+            (Kind::Token, Key::token(issuer, &jti), forever, format!("Token {jti} of {whose}"))
         } else if let Some(sid) = self.session {
-            if store.find_session(&SessionId::new(sid.as_str())).await?.is_none() {
+            if issuer.is_none() && store.find_session(&SessionId::new(sid.as_str())).await?.is_none() {
                 say("There is no session of that id in the store; it is revoked all the same");
             }
             about.session = Some(sid.clone());
-            (Kind::Session, Key::session(None, &sid), forever, format!("Session {sid} of this gateway"))
+            (Kind::Session, Key::session(issuer, &sid), forever, format!("Session {sid} of {whose}"))
         } else {
             let username = Username::parse(&self.user.unwrap_or_default())?;
             let raised = store.raise_generation(&username, now, forever).await?;

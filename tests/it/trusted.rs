@@ -374,6 +374,46 @@ fn a_logout_ends_their_session_and_none_of_ours() {
 }
 
 #[test]
+fn the_command_line_ends_their_tokens_by_id_and_session() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"issuer": ISSUER, "secret": format!("{FLASK_SECRET}, and another")})).start();
+    let ours = gateway.register("alice").access;
+    let sid = jwt::claims_of(&ours)["sid"].clone();
+    let id = jwt::fresh_id();
+    let token = |jti: &str, sid: &Value| flask_token(json!({"jti": jti, "sid": sid}));
+    let [one, same_session, other] = [token(&id, &sid), token("2", &sid), token("3", &json!("another"))];
+    let namesake = jwt::token_with("alice", &json!({"jti": id}));
+    let revoke = |what: &[&str]| {
+        let done = gateway.cli(&[&["tokens", "revoke"], what].concat(), "");
+        assert!(done.status.success() && said(&done).contains(&format!("of {FLASK} has been revoked")), "{done:?}");
+        assert!(!said(&done).contains("no session"), "{done:?}");
+    };
+    let is_refused = |token: &str| {
+        assert!(holds_within(Duration::from_secs(1), || ask(&gateway, "/flask", token).code() == "token_revoked"));
+    };
+    revoke(&["--jti", &id, "--issuer", FLASK]);
+    is_refused(&one);
+    assert_eq!(ask(&gateway, "/flask", &same_session).status, 200, "one token alone");
+    assert_eq!(gateway.try_token(&namesake), 200, "of the same jti, and ours");
+    revoke(&["--session", sid.as_str().unwrap(), "--issuer", FLASK]);
+    is_refused(&same_session);
+    assert_eq!(ask(&gateway, "/flask", &other).status, 200);
+    assert_eq!(gateway.try_token(&ours), 200, "of the same sid, and ours");
+    for (wrong, code, text) in [
+        (&["--jti", "3", "--issuer", "nobody"][..], 1, format!("it names: {ISSUER}, {FLASK}; leave --issuer out")),
+        (&["--user", "alice", "--issuer", FLASK], 2, "cannot be used with".into()),
+        (&["--before", "now", "--issuer", FLASK], 2, "cannot be used with".into()),
+        (&[&other, "--issuer", FLASK], 2, "cannot be used with".into()),
+        (&["--issuer", FLASK], 2, "required".into()),
+    ] {
+        let done = gateway.cli(&[&["tokens", "revoke"], wrong].concat(), "");
+        assert_eq!(done.status.code(), Some(code), "{wrong:?}: {}", said(&done));
+        assert!(said(&done).contains(&text), "{wrong:?}: {}", said(&done));
+    }
+    assert_eq!(ask(&gateway, "/flask", &other).status, 200, "what was refused revoked nothing");
+}
+
+#[test]
 fn the_endpoints_are_for_our_own_users() {
     let (origin, key) = (Origin::start(), Key::new("k", Algorithm::EdDSA));
     let folder = tempfile::tempdir().unwrap();

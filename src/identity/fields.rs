@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::string::FromUtf8Error;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use percent_encoding::percent_decode;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::identity::Identity;
@@ -153,16 +155,21 @@ fn from_json(fields: Fields, body: &[u8]) -> Result<Fields, Rejection> {
 }
 
 fn from_form(mut fields: Fields, body: &[u8]) -> Result<Fields, Rejection> {
-    let decoded = |text: Cow<'_, str>| {
-        // The decoder writes U+FFFD for what is no UTF-8: two passwords must not become one.
-        if text.contains('\u{fffd}') { Err(malformed("The form is not valid UTF-8")) } else { Ok(text.into_owned()) }
-    };
-    for (name, value) in form_urlencoded::parse(body) {
+    for pair in body.split(|byte| *byte == b'&') {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=').map(unescape);
+        let name = halves.next().and_then(Result::ok).unwrap_or_default();
         if let Some(field) = fields.of(&name) {
-            field.put(Some(decoded(value)?)).map_err(malformed)?;
+            let value = halves.next().transpose().map_err(|_| malformed("The form is not valid UTF-8"))?;
+            field.put(Some(value.unwrap_or_default())).map_err(malformed)?;
         }
     }
     Ok(fields)
+}
+
+/// A name or value of a form, decoded. Nothing takes the place of what is no UTF-8: two passwords must not become one.
+fn unescape(text: &[u8]) -> Result<String, FromUtf8Error> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    String::from_utf8(percent_decode(&spaced).collect())
 }
 
 async fn from_multipart(mut fields: Fields, content_type: &str, body: Bytes) -> Result<Fields, Rejection> {

@@ -105,6 +105,7 @@ fn bodies_of_registration_and_login() {
     let blank = r#"{"error":"field_missing","message":{"username":"This field cannot be blank"}}"#;
     let no_password = r#"{"password":"This field cannot be blank"}"#;
     let json_of = |text: &str| post("/x").header("Content-Type", "application/json").body(text);
+    let of_bytes = |bytes: &[u8]| post("/x").form("").body(bytes);
     let typed = |kind: &str| post("/x").header("Content-Type", kind).body("username=a&password=b");
     let missing = (400, "field_missing", "cannot be blank");
     let malformed = (400, "malformed_body", "");
@@ -124,6 +125,9 @@ fn bodies_of_registration_and_login() {
         ("duplicate", json_of(r#"{"username":"carl","username":"bob","password":"long enough"}"#), malformed),
         ("duplicate escaped", json_of(r#"{"username":"carl","\u0075sername":"bob","password":"12345678"}"#), malformed),
         ("duplicate in a form", post("/x").form("username=carl&username=bob&password=12345678"), malformed),
+        ("a form that is no UTF-8", post("/x").form("username=carl&password=1234%FF5678"), malformed),
+        ("one in plain bytes", of_bytes(&b"username=carl&password=1234\xff5678"[..]), malformed),
+        ("one with half a character", post("/x").form("username=carl%EF%BF&password=12345678"), malformed),
         ("no JSON", json_of(r#"{"username":"carl""#), malformed),
         ("trailing text", json_of(r#"{"username":"carl","password":"12345678"} x"#), malformed),
         (
@@ -153,6 +157,12 @@ fn both_kinds_of_body_are_understood() {
         let answer = post("/login").header("Content-Type", kind).body(body).send(gateway.public);
         check(kind, &answer, (200, "", "Logged in as d é"));
     }
+    let strange = format!("{PASSWORD}\u{fffd} +&=%");
+    let form = "username=e%ef%BF%bd%%zz%2&password=correct+horse%20battery%EF%BF%BD+%2B%26=%25&%FF=x&&y";
+    let form = post("/registration").form(form).send(gateway.public);
+    check("what a decoder might write for nonsense", &form, (201, "", "User e\u{fffd}%%zz%2 was created"));
+    let answer = post("/login").json(&credentials("e\u{fffd}%%zz%2", &strange)).send(gateway.public);
+    assert_eq!(answer.status, 200, "the same in JSON: {answer:?}");
     let body = json!({"username": "d é", "password": PASSWORD, "remember": true});
     assert_eq!(post("/login").json(&body).send(gateway.public).status, 200, "other fields are not looked at");
 }

@@ -23,7 +23,8 @@ const RACERS: u32 = 64;
 
 // ?10 is the key of the successor, or NULL where tokens do not rotate. A pace may begin a little in the future, because
 // requests overtake each other; one that begins far in it is of a clock that was set back.
-const PROCEED: &str = "UPDATE session SET last_used = ?4, expires = max(expires, ?5), newest = coalesce(?10, newest),
+const PROCEED: &str = "UPDATE session SET last_used = max(last_used, ?4), expires = max(expires, ?5),
+    newest = coalesce(?10, newest),
     pace_uses = iif(abs(pace_begin - ?4) < ?8, pace_uses + 1, 1),
     pace_begin = iif(abs(pace_begin - ?4) < ?8, pace_begin, ?4)
     WHERE id = ?1 AND account = ?2
@@ -40,7 +41,7 @@ const NOTE: &str = "UPDATE session SET last_used = max(last_used, ?2), expires =
 
 const REMEMBER: &str = "INSERT INTO rotation (session, token, successor, issued, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-const FORGET: &str = "DELETE FROM rotation WHERE session = ?1 AND issued <= ?2 AND token <> ?3";
+const FORGET: &str = "DELETE FROM rotation WHERE session = ?1 AND issued <= ?2";
 
 const RACE: &str = "UPDATE rotation SET racers = racers + 1 WHERE session = ?1 AND token = ?2 AND racers < ?3";
 
@@ -135,7 +136,7 @@ impl Refresh<'_> {
     fn remember(&self, rotation: Rotation) -> rusqlite::Result<Refreshed> {
         let Rotation { successor, expires, grace } = rotation;
         let (session, token, at) = (self.session.as_str(), self.by.token.0, self.by.at);
-        self.connection.prepare_cached(FORGET)?.execute(params![session, (at - grace).millis(), token])?;
+        self.connection.prepare_cached(FORGET)?.execute(params![session, (at - grace).millis()])?;
         let values = params![session, token, successor.as_str(), at.millis(), expires.millis()];
         self.connection.prepare_cached(REMEMBER)?.execute(values)?;
         Ok(Refreshed::Granted(Some(Successor { token: successor, issued: at, expires })))

@@ -23,12 +23,13 @@ async fn a_session_is_continued() {
         let alice = registered(store, "alice").await;
         let id = SessionId::new("s");
         store.open_session(session("s"), alice.id, alice.generation).await.unwrap();
-        for (minutes, expires) in [(1, AT + HOUR * 2), (2, AT)] {
-            let now = AT + Duration::from_secs(60 * minutes);
-            let by = Use { at: now, expires, ..by(alice.id, alice.generation) };
+        // Requests overtake each other, and clocks are set back: nothing goes backwards.
+        for (minutes, expires, used) in [(1, AT + HOUR * 2, 1), (3, AT, 3), (2, AT, 3)] {
+            let after = |minutes: u64| AT + Duration::from_secs(60 * minutes);
+            let by = Use { at: after(minutes), expires, ..by(alice.id, alice.generation) };
             assert_eq!(store.refresh_session(&id, by, None).await.unwrap(), Refreshed::Granted(None));
             let row = store.find_session(&id).await.unwrap().unwrap();
-            assert_eq!((row.created, row.last_used, row.expires), (AT, now, AT + HOUR * 2));
+            assert_eq!((row.created, row.last_used, row.expires), (AT, after(used), AT + HOUR * 2));
         }
     })
     .await;

@@ -221,7 +221,13 @@ fn a_session_goes_on_when_rotation_is_switched_on_and_off() {
     switch(false);
     let answer = refresh(&gateway, &third);
     assert_eq!((answer.status, answer.json()["refresh_token"].is_null()), (200, true), "{answer:?}");
+    for token in [&tokens.refresh, &second] {
+        assert_eq!(refresh(&gateway, token).code(), "token_revoked", "what was turned in stays so");
+    }
+    assert_eq!(refresh(&gateway, &third).status, 200, "and ends nothing now");
     assert_eq!(gateway.try_token(&tokens.access), 200);
+    switch(true);
+    assert_eq!(refresh(&gateway, &next(&gateway, &third)).status, 200);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The newest token of a session is noted with it, and only that may be turned in. Whoever comes with an older one came
 //! late or has stolen it: he gets the same successor while that is unused or the grace lasts, and else ends the session.
+//! Where tokens do not rotate any more, he gets nothing: there is neither a successor to give nor a race to judge.
 
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ const PACE_TIME: u32 = 60_000;
 /// So many who race for one successor count as one refresh, and any more as one each: no browser has so many tabs.
 const RACERS: u32 = 64;
 
-// ?10 is the key of the successor, or NULL where tokens do not rotate. A pace may begin a little in the future, because
-// requests overtake each other; one that begins far in it is of a clock that was set back.
+// ?10 is the key of the successor, or NULL where there is none to come; ?11 that of the token which must be the newest. A
+// pace may begin a little in the future, because requests overtake each other; one that begins far in it is of a clock
+// that was set back.
 const PROCEED: &str = "UPDATE session SET last_used = max(last_used, ?4), expires = max(expires, ?5),
     newest = coalesce(?10, newest),
     pace_uses = iif(abs(pace_begin - ?4) < ?8, pace_uses + 1, 1),
@@ -31,7 +33,7 @@ const PROCEED: &str = "UPDATE session SET last_used = max(last_used, ?4), expire
     AND EXISTS (SELECT 1 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0)
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?6, ?7))
     AND (pace_uses < ?9 OR abs(pace_begin - ?4) >= ?8)
-    AND (?10 IS NULL OR newest IS NULL OR newest = ?7)";
+    AND (newest IS NULL OR newest = ?11)";
 
 const LOOK: &str = "SELECT newest, pace_begin FROM session WHERE id = ?1 AND account = ?2
     AND EXISTS (SELECT 1 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0)
@@ -64,8 +66,7 @@ impl Store {
         self.write(move |connection| {
             let refresh = Refresh { connection, session: &session, key: Key::session(None, session.as_str()), by };
             match rotation {
-                None if refresh.proceed(None)? => Ok(Refreshed::Granted(None)),
-                None => Ok(refresh.look()?.map_or(Refreshed::Refused, State::too_often)),
+                None => refresh.stay(),
                 Some(rotation) => refresh.rotate(rotation),
             }
         })
@@ -89,13 +90,19 @@ struct State {
 }
 
 impl State {
+    /// Whether the token was turned in for another.
+    fn is_past(&self, token: Key) -> bool {
+        self.newest.is_some_and(|newest| newest != token)
+    }
+
     fn too_often(self) -> Refreshed {
         Refreshed::TooOften { until: self.pace_begin + Duration::from_millis(PACE_TIME.into()) }
     }
 }
 
 impl Refresh<'_> {
-    fn proceed(&self, successor: Option<Key>) -> rusqlite::Result<bool> {
+    /// Notes a use, while `newest` is the token to be used next.
+    fn proceed(&self, newest: Key, successor: Option<Key>) -> rusqlite::Result<bool> {
         let changed = self.connection.prepare_cached(PROCEED)?.execute(params![
             self.session.as_str(),
             self.by.account.0,
@@ -106,7 +113,8 @@ impl Refresh<'_> {
             self.by.token.0,
             PACE_TIME,
             PACE,
-            successor.map(|key| key.0)
+            successor.map(|key| key.0),
+            newest.0
         ])?;
         Ok(changed == 1)
     }
@@ -122,8 +130,17 @@ impl Refresh<'_> {
         self.connection.prepare_cached(LOOK)?.query_row(values, read).optional()
     }
 
+    /// A refresh where tokens do not rotate.
+    fn stay(&self) -> rusqlite::Result<Refreshed> {
+        if self.proceed(self.by.token, None)? {
+            return Ok(Refreshed::Granted(None));
+        }
+        let state = self.look()?.filter(|state| !state.is_past(self.by.token));
+        Ok(state.map_or(Refreshed::Refused, State::too_often))
+    }
+
     fn rotate(&self, rotation: Rotation) -> rusqlite::Result<Refreshed> {
-        if self.proceed(Some(Key::token(None, rotation.successor.as_str())))? {
+        if self.proceed(self.by.token, Some(Key::token(None, rotation.successor.as_str())))? {
             return self.remember(rotation);
         }
         let Some(state) = self.look()? else { return Ok(Refreshed::Refused) };
@@ -161,7 +178,7 @@ impl Refresh<'_> {
         if in_grace(&successor) && self.race()? {
             let values = params![self.session.as_str(), self.by.at.millis(), self.by.expires.millis()];
             self.connection.prepare_cached(NOTE)?.execute(values)?;
-        } else if !self.proceed(None)? {
+        } else if !self.proceed(newest, None)? {
             return Ok(self.look()?.map_or(Refreshed::Refused, State::too_often));
         }
         Ok(Refreshed::Granted(Some(successor)))

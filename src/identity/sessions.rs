@@ -16,10 +16,14 @@ impl Identity {
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
         let caller = self.caller(TokenType::Access, headers, origin)?;
-        let rows = self.sessions.list(&caller, origin.now).await?;
+        let list = self.sessions.list(&caller, origin.now).await?;
         let own = caller.claims().session.as_ref();
-        let sessions: Vec<Value> = rows.iter().map(|row| entry(row, own)).collect();
-        Ok(answer(StatusCode::OK, &json!({ "sessions": sessions })))
+        let sessions: Vec<Value> = list.rows.iter().map(|row| entry(row, own)).collect();
+        let mut body = json!({ "sessions": sessions });
+        if let Some(fields) = body.as_object_mut().filter(|_| list.more) {
+            fields.insert("more".to_owned(), Value::Bool(true));
+        }
+        Ok(answer(StatusCode::OK, &body))
     }
 
     pub(super) async fn end_session(

@@ -6,7 +6,15 @@ use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until};
 use crate::store::{Ended, Kind, Revocation, SessionRow};
 
 /// Sessions that are listed at most.
-const LISTED: usize = 1000;
+pub const LISTED: usize = 1000;
+
+/// What is listed of the sessions of an account.
+pub struct List {
+    /// The last used first, [`LISTED`] at most.
+    pub rows: Vec<SessionRow>,
+    /// Whether there are others, which were last used before all of these.
+    pub more: bool,
+}
 
 impl Sessions {
     /// Ends the session of a token, which may itself have expired or been revoked; without one, the token alone.
@@ -51,12 +59,16 @@ impl Sessions {
         Ok(())
     }
 
-    /// The live sessions of the caller's account, the last used first.
+    /// The live sessions of the caller's account.
     ///
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
-    pub async fn list(&self, caller: &Caller, now: UnixTime) -> Result<Vec<SessionRow>, Refusal> {
-        self.store.list_sessions(caller.warrant()?, now, LISTED).await?.ok_or(Refusal::Revoked)
+    pub async fn list(&self, caller: &Caller, now: UnixTime) -> Result<List, Refusal> {
+        let rows = self.store.list_sessions(caller.warrant()?, now, LISTED + 1).await?;
+        let mut rows = rows.ok_or(Refusal::Revoked)?;
+        let more = rows.len() > LISTED;
+        rows.truncate(LISTED);
+        Ok(List { rows, more })
     }
 
     /// Ends one session of the caller's account; false when it has none that is called `session` and lives.

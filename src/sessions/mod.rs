@@ -21,6 +21,7 @@ use crate::tokens::{self, Moment, New};
 pub use crate::store::SessionRow;
 pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
+pub use closing::{LISTED, List};
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
 pub use keyring::{Keyring, KeyringError, STANDBY, check_trusted, last_use, make};

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::accounts::MAX_PASSWORD;
 use crate::config;
 use crate::model::Username;
+use crate::sessions::LISTED;
 
 /// Those of good answers, by name.
 pub(super) fn components() -> Value {
@@ -24,9 +25,23 @@ pub(super) fn components() -> Value {
             "user_agent": { "type": ["string", "null"] },
             "current": { "type": "boolean" },
         })),
-        "Sessions": object(&json!({
-            "sessions": { "type": "array", "items": { "$ref": "#/components/schemas/Session" } },
-        })),
+        "Sessions": {
+            "type": "object",
+            "properties": {
+                "sessions": {
+                    "type": "array",
+                    "items": { "$ref": "#/components/schemas/Session" },
+                    "maxItems": LISTED,
+                    "description": "The last used first",
+                },
+                "more": {
+                    "const": true,
+                    "description": "There are others, last used before all of these; absent where there are none",
+                },
+            },
+            "required": ["sessions"],
+            "additionalProperties": false,
+        },
         "User": object(&json!({
             "username": text,
             "roles": { "type": "array", "items": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$" } },

@@ -18,7 +18,7 @@ impl Identity {
         let passwords = self.passwords(headers, body).await?;
         let ticket = self.sessions.begin(device(origin, headers), origin.now);
         let exchange = Exchange {
-            by: caller.warrant()?,
+            by: self.sessions.warrant(&caller, origin.now).await?,
             old: passwords.old,
             new: passwords.new,
             session: ticket.row(),

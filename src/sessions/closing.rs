@@ -54,7 +54,8 @@ impl Sessions {
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn end_all(&self, caller: &Caller, now: UnixTime) -> Result<(), Refusal> {
         let keep_until = self.keep_generation_until(now);
-        let revocation = self.store.raise_own_generation(caller.warrant()?, now, keep_until).await?;
+        let warrant = self.warrant(caller, now).await?;
+        let revocation = self.store.raise_own_generation(warrant, now, keep_until).await?;
         self.blocklist.insert(&revocation.ok_or(Refusal::Revoked)?, now);
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Sessions {
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn list(&self, caller: &Caller, now: UnixTime) -> Result<List, Refusal> {
-        let rows = self.store.list_sessions(caller.warrant()?, now, LISTED + 1).await?;
+        let rows = self.store.list_sessions(self.warrant(caller, now).await?, now, LISTED + 1).await?;
         let mut rows = rows.ok_or(Refusal::Revoked)?;
         let more = rows.len() > LISTED;
         rows.truncate(LISTED);
@@ -76,7 +77,7 @@ impl Sessions {
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn end_one(&self, caller: &Caller, session: &SessionId, now: UnixTime) -> Result<bool, Refusal> {
-        match self.store.end_own_session(caller.warrant()?, session, now).await? {
+        match self.store.end_own_session(self.warrant(caller, now).await?, session, now).await? {
             Ended::Done(revocation) => {
                 self.blocklist.insert(&revocation, now);
                 Ok(true)

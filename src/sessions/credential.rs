@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::config::IdentitySource;
-use crate::model::{Role, Username};
+use crate::model::{Generation, Role, Username};
 use crate::sessions::Refusal;
 use crate::sessions::blocklist::{Birth, Blocklist, Clean, Keys};
 use crate::sessions::keyring::{Keyring, Known};
@@ -84,15 +84,12 @@ impl Caller {
         &self.0.headers
     }
 
-    /// For the store, which confirms that the token is still live when it does what the caller asks.
-    ///
-    /// # Errors
-    /// [`Refusal::Revoked`]: no account of ours has the name.
-    pub fn warrant(&self) -> Result<Warrant, Refusal> {
+    /// For the store, once the generation of the account is known that the token is of.
+    pub(super) fn warrant(&self, generation: Generation) -> Result<Warrant, Refusal> {
         let Self(signed) = self;
         Ok(Warrant {
             username: Username::parse(&signed.claims.subject).map_err(|_| Refusal::Revoked)?,
-            generation: signed.claims.generation,
+            generation,
             token: signed.keys.token,
             session: signed.keys.session,
         })

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
 use crate::model::{SessionId, TokenId};
-use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store};
+use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store, Warrant};
 use crate::tokens::{self, Moment, New};
 
 pub use crate::store::SessionRow;
@@ -320,6 +320,17 @@ impl Sessions {
     pub fn apply(&self, revocations: &[Revocation], now: UnixTime) {
         for revocation in revocations {
             self.blocklist.insert(revocation, now);
+        }
+    }
+
+    /// For the store, which confirms that the caller's token is still live when it does what he asks.
+    ///
+    /// # Errors
+    /// [`Refusal::Revoked`] when it is known to be dead already; the store's.
+    pub async fn warrant(&self, caller: &Caller, now: UnixTime) -> Result<Warrant, Refusal> {
+        match caller.claims().generation {
+            Some(generation) => caller.warrant(generation),
+            None => caller.warrant(self.account_of(caller, now).await?.generation),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::clock::UnixTime;
 use crate::model::{TokenId, Username};
-use crate::sessions::{Caller, Refusal, Sessions};
+use crate::sessions::{Caller, Refusal, Sessions, revocations_of};
 use crate::store::{Account, Refreshed, Rotation, Successor, Use};
 use crate::tokens::{New, TokenType};
 
@@ -22,12 +22,7 @@ impl Sessions {
     /// [`Refusal::TooOften`]; the store's.
     pub async fn refresh(&self, caller: &Caller, now: UnixTime) -> Result<Renewed, Refusal> {
         let claims = caller.claims();
-        let username = Username::parse(&claims.subject).map_err(|_| Refusal::Revoked)?;
-        let account = self.store.find_account(&username).await?.ok_or(Refusal::Revoked)?;
-        let same = claims.generation.is_none_or(|generation| generation == account.generation);
-        if account.disabled || !same {
-            return Err(Refusal::Revoked);
-        }
+        let account = self.account_of(caller, now).await?;
         let successor = self.turn_in(caller, &account, now).await?;
         let sign = |kind, token: &TokenId, issued, expires| {
             self.sign(&New {
@@ -47,6 +42,20 @@ impl Sessions {
             access: sign(TokenType::Access, &TokenId::random(), now, now + self.settings.tokens.access_ttl)?,
             refresh: successor.map(refresh).transpose()?,
         })
+    }
+
+    /// The caller's account as it stands, while none of its changes has ended his token.
+    pub(super) async fn account_of(&self, caller: &Caller, now: UnixTime) -> Result<Account, Refusal> {
+        let claims = caller.claims();
+        let username = Username::parse(&claims.subject).map_err(|_| Refusal::Revoked)?;
+        let account = self.store.find_account(&username).await?.ok_or(Refusal::Revoked)?;
+        let same = match claims.generation {
+            Some(generation) => generation == account.generation,
+            // Other services' tokens are judged by their `iat`, and in the store: not all may have been heard yet. Read after
+            // the account, so that a change which is not among them shows in its generation.
+            None => revocations_of(&self.store, claims, self.moment(now)).await?.is_empty(),
+        };
+        if account.disabled || !same { Err(Refusal::Revoked) } else { Ok(account) }
     }
 
     /// Has the store decide, by one statement, whether there may be a successor.

@@ -84,8 +84,8 @@ pub enum Refreshed {
 pub struct Warrant {
     /// Its `sub`.
     pub username: Username,
-    /// Its `gen`, when it has one.
-    pub generation: Option<Generation>,
+    /// Its `gen`; of one without it, the account's when it was found live.
+    pub generation: Generation,
     /// Of its `jti`.
     pub token: Key,
     /// Of its `sid`, when it has one.

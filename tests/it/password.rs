@@ -91,7 +91,7 @@ fn what_a_new_password_needs() {
     assert_eq!(twice.code(), "malformed_body");
     assert!(twice.message().contains("old_password and new_password"), "{twice:?}");
     assert_eq!(ask().header("Content-Type", "text/plain").body("x").send(gateway.public).status, 415);
-    assert_eq!(change(&gateway, &jwt::access("nobody"), PASSWORD, NEW).code(), "wrong_credentials");
+    assert_eq!(change(&gateway, &jwt::access("nobody"), PASSWORD, NEW).code(), "token_revoked");
     assert_eq!(gateway.try_token(&tokens.access), 200, "nothing has changed");
     assert_eq!(login(&gateway, "alice", PASSWORD), 200);
     let form = ask().form(&format!("old_password={}&new_password=a+new+one", PASSWORD.replace(' ', "+")));

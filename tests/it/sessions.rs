@@ -292,6 +292,49 @@ fn the_other_gateway_on_the_database_hears_it() {
 }
 
 #[test]
+fn a_token_without_generation_dies_by_when_it_was_issued() {
+    let origin = Origin::start();
+    let setup = Setup::new(origin.address);
+    let first = setup.clone().start();
+    let second = setup.start_in(first.folder.clone());
+    let new_password = json!({"old_password": PASSWORD, "new_password": "another long password"});
+    let cli = |arguments: &[&str]| {
+        let done = first.cli(arguments, "another long password\n");
+        assert!(done.status.success(), "{}", said(&done));
+    };
+    let all: [(&str, &dyn Fn(&str, &str)); 5] = [
+        ("logout", &|_, token| assert_eq!(end(&first, "/logout/all", token).0, 200)),
+        ("password", &|_, token| {
+            assert_eq!(post("/password").json(&new_password).bearer(token).send(first.public).status, 200);
+        }),
+        ("disabled", &|name, _| cli(&["users", "disable", name])),
+        ("disabled-and-enabled", &|name, _| {
+            cli(&["users", "disable", name]);
+            cli(&["users", "disable", "--undo", name]);
+        }),
+        ("roles", &|name, _| cli(&["users", "roles", name, "staff"])),
+    ];
+    for (what, change) in all {
+        for round in 0..4 {
+            let name = format!("{what}-{round}");
+            let own = first.register(&name).access;
+            let flask = |kind: &str| jwt::token_with(&name, &json!({"type": kind}));
+            let (access, renewing) = (flask("access"), flask("refresh"));
+            assert_eq!(refresh(&second, &renewing).status, 200, "{name}: before");
+            assert_eq!(sessions(&second, &access).len(), 1, "{name}: before");
+            change(&name, &own);
+            // Not yet heard there perhaps, but the store decides what is issued, told and done.
+            assert_eq!(refresh(&second, &renewing).code(), "token_revoked", "{name}");
+            assert_eq!(get("/sessions").bearer(&access).send(second.public).code(), "token_revoked", "{name}");
+            assert_eq!(post("/logout/all").bearer(&access).send(second.public).code(), "token_revoked", "{name}");
+            let answer = post("/password").json(&new_password).bearer(&access).send(second.public);
+            assert_eq!(answer.code(), "token_revoked", "{name}");
+            assert_eq!(refresh(&first, &renewing).code(), "token_revoked", "{name}: where it was done");
+        }
+    }
+}
+
+#[test]
 fn the_application_is_never_asked() {
     let origin = Origin::start();
     let all = json!([{"path": "/*", "upstream": "app", "auth": "public"}]);

@@ -38,11 +38,11 @@ const RAISE: &str = "UPDATE account SET generation = min(generation + 1, 4294967
 
 // For the holder of a token, while that is live.
 const RAISE_OWN: &str = "UPDATE account SET generation = min(generation + 1, 4294967295)
-    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    WHERE username = ?1 AND generation = ?2 AND disabled = 0
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4)) RETURNING id, generation";
 
 const SET_OWN_HASH: &str = "UPDATE account SET generation = min(generation + 1, 4294967295), hash = ?5
-    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    WHERE username = ?1 AND generation = ?2 AND disabled = 0
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4))
     AND id = ?6 AND generation = ?7 RETURNING id, generation";
 
@@ -164,8 +164,7 @@ impl Store {
         keep_until: UnixTime,
     ) -> Result<Option<Revocation>, Error> {
         self.write(move |connection| {
-            let generation = by.generation.map(|generation| generation.0);
-            let values = params![by.username.as_str(), generation, by.token.0, by.session.map(|key| key.0)];
+            let values = params![by.username.as_str(), by.generation.0, by.token.0, by.session.map(|key| key.0)];
             let raised = raise(connection, &by.username, RAISE_OWN, values, Term { at, keep_until })?;
             Ok(raised.map(|(_, revocation)| revocation))
         })
@@ -187,7 +186,7 @@ impl Store {
             let NewPassword { account, generation, hash, session } = new;
             let values = params![
                 by.username.as_str(),
-                by.generation.map(|generation| generation.0),
+                by.generation.0,
                 by.token.0,
                 by.session.map(|key| key.0),
                 hash.expose(),

@@ -14,7 +14,7 @@ const OPEN: &str = "INSERT INTO session (id, account, created, last_used, expire
 const FIND: &str = "SELECT id, account, created, last_used, expires, address, user_agent FROM session WHERE id = ?1";
 
 const HONOUR: &str = "SELECT id, generation FROM account
-    WHERE username = ?1 AND generation = coalesce(?2, generation) AND disabled = 0
+    WHERE username = ?1 AND generation = ?2 AND disabled = 0
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4))";
 
 // A session of an earlier generation has ended.
@@ -155,8 +155,7 @@ pub(super) fn end(connection: &Connection, session: &SessionId, at: UnixTime) ->
 
 /// The token's account and its generation, while the token is live.
 fn honour(connection: &Connection, by: &Warrant) -> rusqlite::Result<Option<(AccountId, Generation)>> {
-    let generation = by.generation.map(|generation| generation.0);
-    let values = params![by.username.as_str(), generation, by.token.0, by.session.map(|key| key.0)];
+    let values = params![by.username.as_str(), by.generation.0, by.token.0, by.session.map(|key| key.0)];
     let read = |row: &Row<'_>| Ok((AccountId(row.get(0)?), Generation(row.get(1)?)));
     connection.prepare_cached(HONOUR)?.query_row(values, read).optional()
 }

@@ -150,7 +150,7 @@ async fn sessions_of_the_first_schema_go_on() {
     let store = open(&path);
     let (at, expires, session) = (UnixTime::from_secs(7), UnixTime::from_secs(9000), SessionId::new("s"));
     let (token, generation) = (Key::token(None, "first"), Generation(3));
-    let warrant = Warrant { username: name("alice"), generation: Some(generation), token, session: None };
+    let warrant = Warrant { username: name("alice"), generation, token, session: None };
     assert_eq!(store.list_sessions(warrant, at, 10).await.unwrap().unwrap().len(), 1);
     let by = Use { token, account: AccountId(1), generation, at, expires };
     let rotation = Rotation { successor: TokenId::new("second"), expires, grace: Duration::ZERO };

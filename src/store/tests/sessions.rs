@@ -279,10 +279,10 @@ async fn racers_count_as_one_and_an_old_parent_each_time() {
     .await;
 }
 
-fn warrant(jti: &str, sid: &str, generation: Option<u32>) -> Warrant {
+fn warrant(jti: &str, sid: &str, generation: u32) -> Warrant {
     Warrant {
         username: name("alice"),
-        generation: generation.map(Generation),
+        generation: Generation(generation),
         token: Key::token(None, jti),
         session: Some(Key::session(None, sid)),
     }
@@ -308,24 +308,28 @@ async fn live_sessions_are_listed() {
         }
         let over = NewSession { expires: AT, ..session("over") };
         store.open_session(over, alice.id, alice.generation).await.unwrap();
-        assert_eq!(listed(store, warrant("t", "a", Some(0))).await, some(&["b", "a", "c"]));
-        assert_eq!(listed(store, warrant("t", "none", None)).await, some(&["b", "a", "c"]), "a token of Flask's");
-        assert_eq!(store.list_sessions(warrant("t", "a", None), AT, 2).await.unwrap().unwrap().len(), 2);
+        assert_eq!(listed(store, warrant("t", "a", 0)).await, some(&["b", "a", "c"]));
+        assert_eq!(
+            listed(store, warrant("t", "none", 0)).await,
+            some(&["b", "a", "c"]),
+            "a token of no session of ours"
+        );
+        assert_eq!(store.list_sessions(warrant("t", "a", 0), AT, 2).await.unwrap().unwrap().len(), 2);
         store
             .revoke(vec![Revocation { key: Key::session(None, "b"), kind: Kind::Session, ..token("") }])
             .await
             .unwrap();
-        assert_eq!(listed(store, warrant("t", "a", Some(0))).await, some(&["a", "c"]));
+        assert_eq!(listed(store, warrant("t", "a", 0)).await, some(&["a", "c"]));
         store.revoke(vec![token("t")]).await.unwrap();
-        for dead in [warrant("t", "a", Some(0)), warrant("u", "b", Some(0)), warrant("u", "a", Some(1))] {
+        for dead in [warrant("t", "a", 0), warrant("u", "b", 0), warrant("u", "a", 1)] {
             assert_eq!(listed(store, dead.clone()).await, None);
             assert_eq!(store.end_own_session(dead, &SessionId::new("c"), AT).await.unwrap(), Ended::Refused);
         }
         store.raise_generation(&name("alice"), AT, AT + HOUR).await.unwrap();
-        assert_eq!(listed(store, warrant("u", "a", Some(0))).await, None);
-        assert_eq!(listed(store, warrant("u", "e", Some(1))).await, some(&[]));
+        assert_eq!(listed(store, warrant("u", "a", 0)).await, None);
+        assert_eq!(listed(store, warrant("u", "e", 1)).await, some(&[]));
         store.open_session(session("e"), alice.id, Generation(1)).await.unwrap();
-        assert_eq!(listed(store, warrant("u", "e", Some(1))).await, some(&["e"]));
+        assert_eq!(listed(store, warrant("u", "e", 1)).await, some(&["e"]));
     })
     .await;
 }
@@ -337,8 +341,7 @@ async fn ones_own_sessions_can_be_ended() {
         for (id, account) in [("a", &alice), ("b", &alice), ("c", &bob)] {
             store.open_session(session(id), account.id, account.generation).await.unwrap();
         }
-        let end =
-            async |id: &str| store.end_own_session(warrant("t", "a", Some(0)), &SessionId::new(id), AT).await.unwrap();
+        let end = async |id: &str| store.end_own_session(warrant("t", "a", 0), &SessionId::new(id), AT).await.unwrap();
         assert_eq!((end("c").await, end("none").await), (Ended::Unknown, Ended::Unknown));
         let Ended::Done(revocation) = end("b").await else { panic!("it did not end") };
         assert_eq!((revocation.key, revocation.keep_until), (Key::session(None, "b"), AT + HOUR + RETENTION));
@@ -378,15 +381,15 @@ async fn all_tokens_end_for_the_holder_of_a_live_one() {
     on_each_store(async |store| {
         registered(store, "alice").await;
         let end = async |by| store.raise_own_generation(by, AT, AT + HOUR).await.unwrap().map(|end| end.generation);
-        assert_eq!(end(warrant("t", "s", Some(1))).await, None);
-        assert_eq!(end(warrant("t", "s", Some(0))).await, Some(Generation(1)));
-        assert_eq!(end(warrant("t", "s", Some(0))).await, None, "it is dead itself");
-        assert_eq!(end(warrant("t", "s", None)).await, Some(Generation(2)));
+        assert_eq!(end(warrant("t", "s", 1)).await, None);
+        assert_eq!(end(warrant("t", "s", 0)).await, Some(Generation(1)));
+        assert_eq!(end(warrant("t", "s", 0)).await, None, "it is dead itself");
+        assert_eq!(end(warrant("t", "s", 1)).await, Some(Generation(2)));
         store.revoke(vec![token("t")]).await.unwrap();
-        assert_eq!(end(warrant("t", "s", Some(2))).await, None);
+        assert_eq!(end(warrant("t", "s", 2)).await, None);
         store.set_disabled(&name("alice"), true, AT, AT + HOUR).await.unwrap();
-        assert_eq!(end(warrant("u", "s", Some(3))).await, None);
-        assert_eq!(end(Warrant { username: name("nobody"), ..warrant("u", "s", None) }).await, None);
+        assert_eq!(end(warrant("u", "s", 3)).await, None);
+        assert_eq!(end(Warrant { username: name("nobody"), ..warrant("u", "s", 0) }).await, None);
     })
     .await;
 }
@@ -401,14 +404,14 @@ async fn a_password_is_changed_with_all_that_hangs_on_it() {
             let new = NewPassword { account: alice.id, generation: Generation(generation), hash, session: session(id) };
             store.set_own_hash(by, new, AT + HOUR).await.unwrap()
         };
-        assert_eq!(change(warrant("t", "old", Some(0)), 1, "x").await, None, "the account has changed");
-        assert_eq!(change(warrant("t", "old", Some(1)), 0, "x").await, None, "the token is dead");
-        let ended = change(warrant("t", "old", Some(0)), 0, "new").await.unwrap();
+        assert_eq!(change(warrant("t", "old", 0), 1, "x").await, None, "the account has changed");
+        assert_eq!(change(warrant("t", "old", 1), 0, "x").await, None, "the token is dead");
+        let ended = change(warrant("t", "old", 0), 0, "new").await.unwrap();
         assert_eq!((ended.key, ended.generation), (Key::subject(None, "alice"), Generation(1)));
         let account = store.find_account(&name("alice")).await.unwrap().unwrap();
         assert_eq!((account.hash.expose(), account.generation), (&b"hash of new"[..], Generation(1)));
-        assert_eq!(listed(store, warrant("u", "new", Some(1))).await, some(&["new"]));
-        assert_eq!(change(warrant("t", "old", Some(0)), 1, "x").await, None);
+        assert_eq!(listed(store, warrant("u", "new", 1)).await, some(&["new"]));
+        assert_eq!(change(warrant("t", "old", 0), 1, "x").await, None);
         assert_eq!(store.find_session(&SessionId::new("x")).await.unwrap(), None);
     })
     .await;

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::accounts::{Exchange, Exchanged};
+use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
 use crate::tokens::TokenType;
@@ -14,8 +15,11 @@ impl Identity {
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
-        let caller = self.caller(TokenType::Access, headers, origin)?;
+        self.caller(TokenType::Access, headers, origin)?;
         let passwords = self.passwords(headers, body).await?;
+        // The body may have been long on its way. The token may have died meanwhile, and who waits must not have waited in it.
+        let origin = Origin { now: clock::now(), ..origin };
+        let caller = self.caller(TokenType::Access, headers, origin)?;
         let ticket = self.sessions.begin(device(origin, headers), origin.now);
         let exchange = Exchange {
             by: self.sessions.warrant(&caller, origin.now).await?,

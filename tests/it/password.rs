@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{Gateway, PASSWORD, Setup, Tokens, await_that, credentials, said};
 use crate::jwt;
 use crate::origin::Origin;
-use crate::wire::{Response, get, post};
+use crate::wire::{Connection, Response, get, post};
 
 const NEW: &str = "another battery, another horse";
 
@@ -97,6 +97,23 @@ fn what_a_new_password_needs() {
     let form = ask().form(&format!("old_password={}&new_password=a+new+one", PASSWORD.replace(' ', "+")));
     assert_eq!(form.send(gateway.public).status, 200);
     assert_eq!(login(&gateway, "alice", "a new one"), 200);
+}
+
+#[test]
+fn a_token_that_expires_while_the_body_comes_changes_nothing() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).set("tokens", json!({"access_ttl": "1s", "leeway": "0s"})).start();
+    let tokens = gateway.register("alice");
+    let body = json!({"old_password": PASSWORD, "new_password": NEW}).to_string();
+    let (first, rest) = body.split_at(1);
+    let mut held = Connection::open(gateway.public);
+    let head = format!("POST /password HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", tokens.access);
+    let head = format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}", body.len());
+    held.send(head.as_bytes()).unwrap();
+    await_that("it has expired", || gateway.try_token(&tokens.access) == 401);
+    held.send(rest.as_bytes()).unwrap();
+    assert_eq!(held.receive("POST").unwrap().code(), "token_expired");
+    assert_eq!(login(&gateway, "alice", PASSWORD), 200);
 }
 
 #[test]

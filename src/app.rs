@@ -149,9 +149,13 @@ impl App {
         Rc::new(access::Buffer::new(self.lasting.access.clone()))
     }
 
-    /// Whether the store is heard, so that requests can be judged.
-    pub fn is_ready(&self) -> bool {
-        self.lasting.freshness.is_reachable() && !self.lasting.freshness.is_stale()
+    /// What keeps requests from being judged, or tokens from being issued; `None` when all is well.
+    pub fn hindrance(&self) -> Option<&'static str> {
+        let freshness = &self.lasting.freshness;
+        if !freshness.is_reachable() || freshness.is_stale() {
+            return Some("the store does not answer");
+        }
+        (!self.lasting.keyring.signs()).then_some("there is no key to sign tokens with")
     }
 
     /// Notices when the store has been silent for too long. To be called by every worker, ten times a second or so.

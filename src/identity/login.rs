@@ -19,6 +19,7 @@ impl Identity {
         origin.trail.user(&credentials.username);
         // The body may have been long on its way, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
+        let signer = self.sessions.signer()?;
         let attempt = Attempt {
             username: credentials.username.clone(),
             password: credentials.password,
@@ -32,7 +33,8 @@ impl Identity {
             }
             Err(error) => return Err(error.into()),
         };
-        let pair = match self.sessions.open(&account, device(origin, headers), origin.now).await {
+        let ticket = self.sessions.begin(signer, device(origin, headers), origin.now);
+        let pair = match self.sessions.open(ticket, &account).await {
             Ok(pair) => pair,
             // The account changed while its password was being checked: what was checked holds no more.
             Err(Refusal::Revoked) => return Err(Rejection::WrongCredentials { unknown: None }),

@@ -11,8 +11,9 @@ use crate::tokens::TokenType;
 
 impl Identity {
     pub(super) async fn refresh(&self, origin: Origin<'_>, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+        let signer = self.sessions.signer()?;
         let caller = self.caller(TokenType::Refresh, headers, origin)?;
-        let renewed = self.sessions.refresh(&caller, origin.now).await.inspect_err(|refusal| {
+        let renewed = self.sessions.refresh(&signer, &caller, origin.now).await.inspect_err(|refusal| {
             if matches!(refusal, Refusal::Reused) {
                 origin.trail.turn_into(Event::Reuse);
             }

@@ -3,7 +3,7 @@
 use crate::accounts;
 use crate::message::Rejection;
 use crate::sessions::Refusal;
-use crate::tokens::{self, TokenType};
+use crate::tokens::{self, SignError, TokenType};
 
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
@@ -15,7 +15,17 @@ impl From<Refusal> for Rejection {
             foreign @ Refusal::Foreign(_) => Self::Forbidden(foreign.to_string().into()),
             // An outage of the store is 503: a client throws its tokens away on 401.
             outage @ (Refusal::Store(_) | Refusal::Stale) => Self::Unavailable(outage.into()),
-            signing @ Refusal::Signing(_) => Self::Internal(signing.into()),
+            Refusal::Signing(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignError> for Rejection {
+    fn from(error: SignError) -> Self {
+        match error {
+            // The keys can be put right while the gateway runs: a client must not throw its token away.
+            missing @ SignError::NoKey => Self::Unavailable(missing.into()),
+            broken @ SignError::Cryptography(_) => Self::Internal(broken.into()),
         }
     }
 }

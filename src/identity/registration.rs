@@ -22,7 +22,8 @@ impl Identity {
         origin.trail.user(&credentials.username);
         // The body may have been long on its way, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
-        let ticket = self.sessions.begin(device(origin, headers), origin.now);
+        let signer = self.sessions.signer()?;
+        let ticket = self.sessions.begin(signer, device(origin, headers), origin.now);
         let applicant = Applicant {
             username: &credentials.username,
             password: credentials.password,

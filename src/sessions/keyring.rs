@@ -154,8 +154,15 @@ impl Keyring {
             for error in &list.unreadable {
                 tracing::error!(%error, "a signing key cannot be used here");
             }
-            let foreign = self.0.trust.load().foreign.clone();
+            let (foreign, signed) = (self.0.trust.load().foreign.clone(), self.signs());
             self.publish(&mut source, list, foreign);
+            match (signed, self.signs()) {
+                (true, false) => {
+                    tracing::error!("no key can sign: nobody can register, log in or refresh until one can")
+                }
+                (false, true) => tracing::info!("a key can sign again"),
+                (true, true) | (false, false) => {}
+            }
         }
         Ok(())
     }
@@ -215,7 +222,7 @@ impl Keyring {
             let mut ends = source.states.iter();
             let due = ends.any(|(_, state)| matches!(state, KeyState::Standby { signs_from } if *signs_from <= now));
             // One that cannot be read may be the one that signs: then another would not be taken anyway.
-            let missing = !self.0.trust.load().ring.signs() && source.unreadable + source.unusable == 0;
+            let missing = !self.signs() && source.unreadable + source.unusable == 0;
             (due, missing, source.tokens.clone(), source.life)
         };
         if due && self.0.store.promote_standby(now, last_use(now, life)).await? {
@@ -231,6 +238,11 @@ impl Keyring {
             self.0.store.purge_keys(now).await?;
         }
         Ok(())
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn signs(&self) -> bool {
+        self.0.trust.load().ring.signs()
     }
 
     /// All that is trusted at present.

@@ -16,7 +16,7 @@ use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
 use crate::model::{SessionId, TokenId};
 use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store, Warrant};
-use crate::tokens::{self, Moment, New};
+use crate::tokens::{self, Moment, New, Ring, SignError};
 
 pub use crate::store::SessionRow;
 pub use crate::tokens::{KeySet, KeySetError, TokenType};
@@ -59,7 +59,7 @@ pub enum Refusal {
     Store(#[from] crate::store::Error),
     /// A token could not be signed.
     #[error(transparent)]
-    Signing(#[from] tokens::SignError),
+    Signing(#[from] SignError),
 }
 
 /// Where a session comes from, as far as the request tells.
@@ -79,8 +79,13 @@ pub struct Pair {
     pub refresh: String,
 }
 
+/// That there was a key to sign with, asked before anything is committed that ends in a token: whoever holds it can issue,
+/// whatever becomes of the keys meanwhile.
+pub struct Signer(Arc<Ring>);
+
 /// What is told of a session when it begins, before its account is known.
 pub struct Ticket {
+    signer: Signer,
     session: SessionId,
     at: UnixTime,
     expires: UnixTime,
@@ -238,17 +243,26 @@ impl Sessions {
         Ok(signed)
     }
 
+    /// To be asked for first by whoever is to issue.
+    ///
+    /// # Errors
+    /// [`SignError::NoKey`].
+    pub fn signer(&self) -> Result<Signer, SignError> {
+        let ring = Arc::clone(&self.keyring.trust().ring);
+        if ring.signs() { Ok(Signer(ring)) } else { Err(SignError::NoKey) }
+    }
+
     /// What a session that begins now will be called, and how long it can live.
-    pub fn begin(&self, device: Device, now: UnixTime) -> Ticket {
-        Ticket { session: SessionId::random(), at: now, expires: now + self.settings.tokens.refresh_ttl, device }
+    pub fn begin(&self, signer: Signer, device: Device, now: UnixTime) -> Ticket {
+        let expires = now + self.settings.tokens.refresh_ttl;
+        Ticket { signer, session: SessionId::random(), at: now, expires, device }
     }
 
     /// Opens a session for an account whose password was just checked; `account` is as it was read before the check.
     ///
     /// # Errors
     /// [`Refusal::Revoked`] when the account changed since it was read; the store's.
-    pub async fn open(&self, account: &Account, device: Device, now: UnixTime) -> Result<Pair, Refusal> {
-        let ticket = self.begin(device, now);
+    pub async fn open(&self, ticket: Ticket, account: &Account) -> Result<Pair, Refusal> {
         if !self.store.open_session(ticket.row(), account.id, account.generation).await? {
             return Err(Refusal::Revoked);
         }
@@ -262,17 +276,20 @@ impl Sessions {
     pub fn issue(&self, ticket: &Ticket, account: &Account) -> Result<Pair, Refusal> {
         let fresh = self.settings.style == ResponseStyle::Standard;
         let sign = |kind, life| {
-            self.sign(&New {
-                kind,
-                subject: account.username.as_str(),
-                token: &TokenId::random(),
-                session: Some(&ticket.session),
-                generation: account.generation,
-                roles: &account.roles,
-                fresh: fresh && kind == TokenType::Access,
-                issued: ticket.at,
-                expires: ticket.at + life,
-            })
+            self.sign(
+                &ticket.signer,
+                &New {
+                    kind,
+                    subject: account.username.as_str(),
+                    token: &TokenId::random(),
+                    session: Some(&ticket.session),
+                    generation: account.generation,
+                    roles: &account.roles,
+                    fresh: fresh && kind == TokenType::Access,
+                    issued: ticket.at,
+                    expires: ticket.at + life,
+                },
+            )
         };
         Ok(Pair {
             access: sign(TokenType::Access, self.settings.tokens.access_ttl)?,
@@ -280,8 +297,11 @@ impl Sessions {
         })
     }
 
-    fn sign(&self, new: &New<'_>) -> Result<String, tokens::SignError> {
-        self.keyring.trust().ring.sign(new, &self.settings.tokens)
+    fn sign(&self, signer: &Signer, new: &New<'_>) -> Result<String, SignError> {
+        let trust = self.keyring.trust();
+        // With no key left, what was committed is told of all the same. A token of a revoked key opens nothing here.
+        let ring = if trust.ring.signs() { &trust.ring } else { &signer.0 };
+        ring.sign(new, &self.settings.tokens)
     }
 
     /// The public keys as a JSON Web Key Set.

@@ -2,7 +2,7 @@
 
 use crate::clock::UnixTime;
 use crate::model::{TokenId, Username};
-use crate::sessions::{Caller, Refusal, Sessions, revocations_of};
+use crate::sessions::{Caller, Refusal, Sessions, Signer, revocations_of};
 use crate::store::{Account, Refreshed, Rotation, Successor, Use};
 use crate::tokens::{New, TokenType};
 
@@ -20,22 +20,25 @@ impl Sessions {
     /// # Errors
     /// [`Refusal::Revoked`] when the account is gone, disabled or changed, or the session ended; [`Refusal::Reused`],
     /// [`Refusal::TooOften`]; the store's.
-    pub async fn refresh(&self, caller: &Caller, now: UnixTime) -> Result<Renewed, Refusal> {
+    pub async fn refresh(&self, signer: &Signer, caller: &Caller, now: UnixTime) -> Result<Renewed, Refusal> {
         let claims = caller.claims();
         let account = self.account_of(caller, now).await?;
         let successor = self.turn_in(caller, &account, now).await?;
         let sign = |kind, token: &TokenId, issued, expires| {
-            self.sign(&New {
-                kind,
-                subject: account.username.as_str(),
-                token,
-                session: claims.session.as_ref(),
-                generation: account.generation,
-                roles: &account.roles,
-                fresh: false,
-                issued,
-                expires,
-            })
+            self.sign(
+                signer,
+                &New {
+                    kind,
+                    subject: account.username.as_str(),
+                    token,
+                    session: claims.session.as_ref(),
+                    generation: account.generation,
+                    roles: &account.roles,
+                    fresh: false,
+                    issued,
+                    expires,
+                },
+            )
         };
         let refresh = |next: Successor| sign(TokenType::Refresh, &next.token, next.issued, next.expires);
         Ok(Renewed {

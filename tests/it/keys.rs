@@ -10,7 +10,7 @@ use aws_lc_rs::hmac;
 use rusqlite::Connection as Database;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, SECRET, Setup, await_that, holds_within, run, said};
+use crate::harness::{Gateway, PASSWORD, SECRET, Setup, await_that, credentials, holds_within, run, said};
 use crate::jwt::{self, from_base64url};
 use crate::origin::Origin;
 use crate::python;
@@ -240,6 +240,46 @@ fn keys_that_cannot_be_opened_are_left_to_whoever_can() {
 }
 
 #[test]
+fn without_a_key_to_sign_with_nothing_is_begun() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, "EdDSA").set("store.encryption_key", json!(ENCRYPTION_KEY)).start();
+    let tokens = gateway.register("alice");
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let other = gateway.folder.path().join("other.yaml");
+    std::fs::write(&other, text.replace(ENCRYPTION_KEY, &ENCRYPTION_KEY.replace("an ", "no "))).unwrap();
+    let revoke = |config: &Path, kid: &str| {
+        let done = crate::harness::cli_with(config, &["keys", "revoke", "--force", kid], "");
+        assert!(done.status.success(), "{}", said(&done));
+        said(&done)
+    };
+    // The next one is encrypted in another way.
+    let done = revoke(&other, &kid_of(&tokens.access));
+    let next = done.rsplit_once("; ").unwrap().1.split(' ').next().unwrap();
+    await_that("it is not ready", || !gateway.is_ready());
+    let answer = get("/readyz").send(gateway.admin);
+    assert_eq!((answer.status, answer.text().as_str()), (503, "there is no key to sign tokens with\n"));
+    let passwords = json!({"old_password": PASSWORD, "new_password": "another password"});
+    for asked in [
+        post("/registration").json(&credentials("bob", PASSWORD)),
+        post("/login").json(&credentials("alice", PASSWORD)),
+        post("/token/refresh").bearer(&tokens.refresh),
+        post("/password").bearer(&tokens.access).json(&passwords),
+    ] {
+        let answer = asked.send(gateway.public);
+        assert_eq!((answer.status, answer.code(), answer.header("retry-after")), (503, "unavailable", Some("1")));
+    }
+    let database = Database::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    let count = |what: &str| database.query_row(what, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM account"), 1, "and the name is free");
+    assert_eq!(count("SELECT count(*) FROM session"), 1);
+    revoke(&gateway.config, next);
+    await_that("it is ready again", || gateway.is_ready());
+    for tokens in [gateway.register("bob"), gateway.login("alice")] {
+        assert_eq!(gateway.try_token(&tokens.access), 200);
+    }
+}
+
+#[test]
 fn a_revoked_key_is_refused_within_a_second_on_warm_connections() {
     let origin = Origin::start();
     for algorithm in ["HS256", "EdDSA"] {
@@ -393,7 +433,7 @@ fn keys_are_encrypted_at_rest() {
     std::fs::write(folder.path().join("key"), format!("{ENCRYPTION_KEY}\n")).unwrap();
     let sealed = plain.clone().set("store.encryption_key_file", json!("key"));
     let mut gateway = sealed.clone().start_in(Arc::clone(&folder));
-    assert!(gateway.output().contains("encrypted from now on"), "{}", gateway.output());
+    await_that("it is told", || gateway.output().contains("encrypted from now on"));
     assert_eq!(gateway.try_token(&tokens.access), 200);
     keys(&gateway, &["rotate", "--now"]);
     gateway.signal("TERM");

@@ -24,14 +24,34 @@ pub enum KeySetError {
     Empty,
 }
 
+/// What keys that are published may be good for; never HMAC.
+const PUBLIC: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+/// What a shared secret is good for.
+const SHARED: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+
 /// The usable keys of a set.
 #[derive(Debug)]
-pub struct KeySet(Vec<PublicKey>);
+pub struct KeySet {
+    keys: Vec<Known>,
+    /// For which there may be keys in such a set.
+    possible: &'static [Algorithm],
+}
 
 #[derive(Debug)]
-struct PublicKey {
+struct Known {
     kid: Option<String>,
-    /// For which it is good; never HMAC.
+    /// For which it is good.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
     mark: Mark,
@@ -45,20 +65,20 @@ impl KeySet {
     pub fn parse(issuer: &str, text: &[u8]) -> Result<Self, KeySetError> {
         let set: Value = serde_json::from_slice(text).map_err(|_| KeySetError::Form)?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::Form)?;
-        let keys: Vec<PublicKey> = keys.iter().filter_map(|key| PublicKey::of(issuer, key)).take(MOST_KEYS).collect();
-        if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(Self(keys)) }
+        let keys: Vec<Known> = keys.iter().filter_map(|key| Known::of(issuer, key)).take(MOST_KEYS).collect();
+        if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(Self { keys, possible: &PUBLIC }) }
     }
 
     /// An HMAC secret that `issuer` shares with us.
     pub fn shared(issuer: &str, secret: &[u8]) -> Self {
-        let algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
         let mark = Mark::of(issuer, None, "HMAC", secret);
-        Self(vec![PublicKey { kid: None, algorithms, key: DecodingKey::from_secret(secret), mark }])
+        let key = Known { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark };
+        Self { keys: vec![key], possible: &SHARED }
     }
 
     /// Whether the key is in the set.
     pub fn has(&self, mark: Mark) -> bool {
-        self.0.iter().any(|key| key.mark == mark)
+        self.keys.iter().any(|key| key.mark == mark)
     }
 
     /// Which key signed the token; `allowed` narrows the algorithms, unless it is empty.
@@ -67,16 +87,13 @@ impl KeySet {
     /// [`Error::ForeignKey`] where the set has no such key.
     pub(super) fn verify(&self, parts: &header::Parts<'_>, allowed: &[String]) -> Result<Mark, Error> {
         let kid = parts.kid()?;
-        let named = |key: &&PublicKey| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
-        let candidates: Vec<&PublicKey> = self.0.iter().filter(named).collect();
-        if candidates.is_empty() {
-            return Err(Error::ForeignKey);
-        }
         let name = parts.algorithm().filter(|name| allowed.is_empty() || allowed.iter().any(|known| known == name));
-        let algorithm: Option<Algorithm> = name.and_then(|name| name.parse().ok());
+        let algorithm = name.and_then(|name| name.parse().ok()).filter(|name| self.possible.contains(name));
         let algorithm = algorithm.ok_or(header::WRONG_ALGORITHM)?;
-        let fitting = candidates.into_iter().filter(|key| key.algorithms.contains(&algorithm));
-        let mut refusal = header::WRONG_ALGORITHM;
+        let named = |key: &&Known| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
+        let fitting = self.keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
+        // A key of another kind under the same name, or under none, may have been published since.
+        let mut refusal = Error::ForeignKey;
         for key in fitting.take(MOST_TRIES) {
             match check(parts.message, parts.signature, &key.key, algorithm) {
                 Ok(()) => return Ok(key.mark),
@@ -87,7 +104,7 @@ impl KeySet {
     }
 }
 
-impl PublicKey {
+impl Known {
     fn of(issuer: &str, value: &Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
@@ -124,6 +141,8 @@ impl PublicKey {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::*;
@@ -153,10 +172,41 @@ mod tests {
             let set = KeySet::parse("i", json!({"keys": [key]}).to_string().as_bytes());
             assert_eq!(set.is_ok(), taken, "{key}");
             let both = KeySet::parse("i", json!({"keys": [key, ec(json!({"kid": "b"}))]}).to_string().as_bytes());
-            assert_eq!(both.unwrap().0.len(), 1 + usize::from(taken), "one bad key does not spoil the set: {key}");
+            assert_eq!(both.unwrap().keys.len(), 1 + usize::from(taken), "one bad key does not spoil the set: {key}");
         }
         for text in ["", "[]", "{}", r#"{"keys": {}}"#] {
             assert!(matches!(KeySet::parse("i", text.as_bytes()), Err(KeySetError::Form)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_that_a_new_key_may_have_asks_for_one() {
+        let key = json!({"kty": "EC", "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"});
+        let mut named = key.clone();
+        named["kid"] = json!("a");
+        let set = |key| KeySet::parse("i", json!({"keys": [key]}).to_string().as_bytes()).unwrap();
+        let (unnamed, named, shared) = (set(key), set(named), KeySet::shared("i", &[7; 32]));
+        let some = ["ES256".to_owned(), "RS256".to_owned()];
+        let wrong = header::WRONG_ALGORITHM;
+        for (set, header, allowed, refusal) in [
+            (&unnamed, json!({"alg": "ES256"}), &[][..], Error::Signature),
+            (&unnamed, json!({"alg": "RS256"}), &[], Error::ForeignKey),
+            (&unnamed, json!({"alg": "RS256", "kid": "b"}), &some, Error::ForeignKey),
+            (&unnamed, json!({"alg": "PS256"}), &some, wrong.clone()),
+            (&unnamed, json!({"alg": "HS256"}), &[], wrong.clone()),
+            (&unnamed, json!({"alg": "none"}), &[], wrong.clone()),
+            (&unnamed, json!({}), &[], wrong.clone()),
+            (&named, json!({"alg": "RS256", "kid": "a"}), &some, Error::ForeignKey),
+            (&named, json!({"alg": "ES256", "kid": "b"}), &some, Error::ForeignKey),
+            (&shared, json!({"alg": "HS512"}), &[], Error::Signature),
+            (&shared, json!({"alg": "RS256"}), &[], wrong.clone()),
+            (&shared, json!({"alg": "HS512"}), &["HS256".to_owned()], wrong),
+        ] {
+            let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let token = format!("{}.{}.{}", encode(&header), encode(&json!({})), "A".repeat(86));
+            let parts = header::Parts::of(&token).unwrap();
+            assert_eq!(set.verify(&parts, allowed).unwrap_err(), refusal, "{header} {allowed:?}");
         }
     }
 }

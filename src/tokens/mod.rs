@@ -39,7 +39,7 @@ pub enum Error {
     #[error("Token has expired")]
     Expired,
     /// Its issuer is trusted, and has no such key as far as is known.
-    #[error("The token names a key that its issuer has not published")]
+    #[error("The issuer of the token has not published such a key")]
     ForeignKey,
     /// Its issuer is trusted, and his keys could not be fetched yet.
     #[error("the keys of the token's issuer have not been fetched yet")]

@@ -52,7 +52,7 @@ async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
         let Next { soonest, latest } = pace.next(outcome.is_ok());
         sleep_until(begun + soonest).await;
         tokio::select! {
-            () = keyring.unknown() => {}
+            () = keyring.unknown(&issuer) => {}
             () = sleep_until(begun + latest) => {}
         }
     }

@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Algorithm};
 use crate::store::{self, KeyList, KeyState, SigningKey, Store};
-use crate::tokens::{self, Foreign, KeySet, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
+use crate::tokens::{self, Foreign, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
+
+mod issuers;
+
+use issuers::{Bells, bells};
 
 /// How long a standby is known to everybody before it signs: longer than others may keep the published keys.
 pub const STANDBY: Duration = Duration::from_secs(15 * 60);
@@ -59,8 +63,8 @@ struct Inner {
     /// Grows with every change, after it is in.
     version: AtomicU64,
     source: Mutex<Source>,
-    /// Somebody has met a key that its issuer may have published since.
-    unknown: Notify,
+    /// Of each issuer: somebody has brought a token by a key that it may have published since.
+    unknown: ArcSwap<Bells>,
 }
 
 /// What the ring was made of.
@@ -92,7 +96,7 @@ impl Keyring {
         let trust = Trust { ring: Arc::new(ring), foreign: foreign(tokens, &[])? };
         let source = Source { tokens: tokens.clone(), states: states(&list.keys), unreadable: 0, unusable: 0, life };
         let (trust, version) = (ArcSwap::from_pointee(trust), AtomicU64::new(1));
-        Ok(Self(Arc::new(Inner { store, trust, version, source: Mutex::new(source), unknown: Notify::new() })))
+        Ok(Self(Arc::new(Inner { store, trust, version, source: Mutex::new(source), unknown: ArcSwap::default() })))
     }
 
     /// Takes another configuration: sees to it that there is a key of its algorithm. What was fetched of issuers that it
@@ -111,6 +115,7 @@ impl Keyring {
         let list = self.0.store.load_keys().await?;
         *source = Source { tokens: tokens.clone(), states: Vec::new(), unreadable: 0, unusable: 0, life };
         self.publish(&mut source, list, foreign);
+        self.0.unknown.store(Arc::new(bells(tokens)));
         Ok(())
     }
 
@@ -184,21 +189,6 @@ impl Keyring {
         self.0.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Takes what was fetched of `issuer` in the place of what was known of it.
-    pub async fn learn(&self, issuer: &str, keys: KeySet) {
-        let _source = self.0.source.lock().await;
-        let mut trust = Trust::clone(&self.0.trust.load());
-        if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.issuer() == issuer) {
-            *known = known.with_keys(keys);
-            self.swap(trust);
-        }
-    }
-
-    /// Waits until somebody has brought a token with a key that its issuer may have published since.
-    pub async fn unknown(&self) {
-        self.0.unknown.notified().await;
-    }
-
     /// Moves the keys on, for ever: a standby whose time has come signs, and what nobody needs is forgotten.
     pub(super) async fn tend(&self) {
         let mut looks = tokio::time::interval(LOOK);
@@ -262,10 +252,13 @@ impl Keyring {
     pub(super) fn verify(&self, token: &str, tokens: &config::Tokens) -> Result<(Verified, Known), tokens::Error> {
         // Before the ring is looked at: it may be newer than this says, never older.
         let version = self.0.version.load(Ordering::Acquire);
-        let verified = self.0.trust.load().verify(token, tokens);
+        let trust = self.0.trust.load();
+        let verified = trust.verify(token, tokens);
         // A key set without names, or with a name that was used again, looks like a forgery until it is fetched anew.
-        if matches!(verified, Err(tokens::Error::ForeignKey | tokens::Error::Signature)) {
-            self.0.unknown.notify_waiters();
+        if matches!(verified, Err(tokens::Error::ForeignKey | tokens::Error::Signature))
+            && let Some(issuer) = trust.issuer_of(token)
+        {
+            self.ring_for(issuer);
         }
         Ok((verified?, Known(AtomicU64::new(version))))
     }

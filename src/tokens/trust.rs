@@ -33,6 +33,11 @@ impl Trust {
         }
     }
 
+    /// Which of the others a token names as its issuer.
+    pub fn issuer_of(&self, token: &str) -> Option<&str> {
+        self.stranger(&Parts::of(token).ok()?).map(|(foreign, _)| foreign.issuer())
+    }
+
     /// Whether the key is still among all of these.
     pub fn has(&self, mark: Mark) -> bool {
         self.ring.has(mark) || self.foreign.iter().any(|foreign| foreign.has(mark))

@@ -474,6 +474,60 @@ fn an_unreachable_provider_stops_no_known_key() {
     assert_eq!(provider.origin.count(), fetched, "an unknown key fetches at most once a minute");
 }
 
+/// Slow: keys that are known are fetched again after a minute at the soonest.
+#[test]
+fn a_token_by_a_new_key_has_the_keys_of_its_issuer_fetched_early() {
+    let unnamed = |key: &Key| {
+        let mut public = key.public();
+        public.as_object_mut().unwrap().remove("kid");
+        json!({"keys": [public]}).to_string()
+    };
+    let origin = Origin::start();
+    let kinds = [
+        ("https://same.example", Algorithm::ES256, Algorithm::ES256),
+        ("https://other.example", Algorithm::RS256, Algorithm::ES256),
+        ("https://quiet.example", Algorithm::EdDSA, Algorithm::EdDSA),
+    ];
+    let issuers: Vec<&str> = kinds.iter().map(|(issuer, ..)| *issuer).collect();
+    let (old, new) = (kinds.map(|(_, old, _)| Key::new("", old)), kinds.map(|(.., new)| Key::new("", new)));
+    let providers = old.each_ref().map(|key| Provider::start(&[key]));
+    let trusted = kinds.iter().zip(&providers).zip(&old).map(|(((issuer, from, to), provider), key)| {
+        *provider.document.lock().unwrap() = unnamed(key);
+        json!({"issuer": issuer, "jwks_url": provider.url(), "audience": "app", "algorithms": [from, to]})
+    });
+    let gateway = Setup::new(origin.address)
+        .set("tokens.trusted", trusted.collect())
+        .and_routes(json!([{"path": "/theirs/*", "upstream": "app", "auth": {"issuers": issuers}}]))
+        .start();
+    let token = |key: &Key, issuer: &str| {
+        key.sign_with(&json!({"alg": key.algorithm}), &claims(json!({"iss": issuer, "jti": null})))
+    };
+    let tokens = |keys: &[Key; 3]| [0, 1, 2].map(|at| token(&keys[at], issuers[at]));
+    let (by_old, by_new) = (tokens(&old), tokens(&new));
+    by_old.iter().for_each(|token| await_keys(&gateway, token));
+    for (provider, key) in providers.iter().zip(&new) {
+        *provider.document.lock().unwrap() = unnamed(key);
+    }
+    // One of our own that was tampered with, which is no business of anybody else.
+    let ours = jwt::access("alice");
+    let ours = format!("{}{}", ours.rsplit_once('.').unwrap().0, ".AAAA");
+    let try_all = || {
+        assert_eq!(ask(&gateway, "/secret", &ours).code(), "token_invalid");
+        [0, 1].map(|at| ask(&gateway, "/theirs/a", &by_new[at]).code().to_owned())
+    };
+    assert_eq!(try_all(), ["token_invalid"; 2]);
+    let fetched = holds_within(Duration::from_secs(90), || {
+        std::thread::sleep(Duration::from_millis(200));
+        try_all() == ["", ""]
+    });
+    assert!(fetched, "not within a minute, or so");
+    assert_eq!(ask(&gateway, "/theirs/a", &by_old[0]).code(), "token_invalid", "a key that is gone verifies no more");
+    let count = || providers.each_ref().map(|provider| provider.origin.count());
+    assert!(!holds_within(Duration::from_secs(1), || try_all() != ["", ""] || count() != [2, 2, 1]), "{:?}", count());
+    assert_eq!(ask(&gateway, "/theirs/a", &by_new[2]).code(), "token_invalid");
+    await_that("its keys are fetched at once", || ask(&gateway, "/theirs/a", &by_new[2]).status == 200);
+}
+
 #[test]
 fn nonsense_of_a_provider_changes_nothing() {
     let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));

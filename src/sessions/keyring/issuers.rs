@@ -1,0 +1,44 @@
+//! The keys of trusted issuers: taken in as they are fetched, and asked for when a token needs them.
+
+use std::collections::HashMap;
+
+use tokio::sync::Notify;
+
+use super::Keyring;
+use crate::config;
+use crate::tokens::{KeySet, Trust};
+
+/// By issuer.
+pub(super) type Bells = HashMap<String, Notify>;
+
+/// One for each issuer of the configuration. Whoever waits does so for one configuration only.
+pub(super) fn bells(tokens: &config::Tokens) -> Bells {
+    tokens.trusted.iter().map(|trusted| (trusted.issuer.clone(), Notify::new())).collect()
+}
+
+impl Keyring {
+    /// Takes what was fetched of `issuer` in the place of what was known of it.
+    pub async fn learn(&self, issuer: &str, keys: KeySet) {
+        let _source = self.0.source.lock().await;
+        let mut trust = Trust::clone(&self.0.trust.load());
+        if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.issuer() == issuer) {
+            *known = known.with_keys(keys);
+            self.swap(trust);
+        }
+    }
+
+    /// Waits until somebody has brought a token of `issuer` by a key that it may have published since.
+    pub async fn unknown(&self, issuer: &str) {
+        match self.0.unknown.load_full().get(issuer) {
+            Some(bell) => bell.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells whoever waits in [`unknown`](Self::unknown).
+    pub(super) fn ring_for(&self, issuer: &str) {
+        if let Some(bell) = self.0.unknown.load().get(issuer) {
+            bell.notify_waiters();
+        }
+    }
+}

@@ -60,7 +60,7 @@ async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
 
 async fn refresh(issuer: &str, url: &KeySetUrl, keyring: &Keyring) -> Result<(), Fault> {
     let document = fetch(url).await?;
-    keyring.learn(issuer, KeySet::parse(issuer, &document)?).await;
+    keyring.learn(issuer, url, KeySet::parse(issuer, &document)?).await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::config::{Trusted, TrustedKeys};
+use crate::config::{KeySetUrl, Trusted, TrustedKeys};
 use crate::model::{Role, TokenId};
 use crate::tokens::Error;
 use crate::tokens::claims::{Claims, Fresh, TokenType, moment, session, text};
@@ -48,6 +48,12 @@ impl Foreign {
         &self.issuer
     }
 
+    /// Whether it is `issuer`, whose keys are fetched from `url`.
+    pub fn is_fetched_from(&self, issuer: &str, url: &KeySetUrl) -> bool {
+        let here = matches!(&self.trusted.keys, TrustedKeys::Url(own) if own == url);
+        here && &*self.issuer == issuer
+    }
+
     /// The same issuer with other keys.
     #[must_use]
     pub fn with_keys(&self, keys: KeySet) -> Self {
@@ -56,8 +62,8 @@ impl Foreign {
 
     /// The keys of `other`, if they were fetched from where these would be.
     pub fn inherit(&mut self, other: &Self) {
-        if let (TrustedKeys::Url(own), TrustedKeys::Url(past)) = (&self.trusted.keys, &other.trusted.keys)
-            && (own, &self.issuer) == (past, &other.issuer)
+        if let TrustedKeys::Url(own) = &self.trusted.keys
+            && other.is_fetched_from(&self.issuer, own)
         {
             self.keys.clone_from(&other.keys);
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::Notify;
 
 use super::Keyring;
-use crate::config;
+use crate::config::{self, KeySetUrl};
 use crate::tokens::{KeySet, Trust};
 
 /// By issuer.
@@ -17,11 +17,12 @@ pub(super) fn bells(tokens: &config::Tokens) -> Bells {
 }
 
 impl Keyring {
-    /// Takes what was fetched of `issuer` in the place of what was known of it.
-    pub async fn learn(&self, issuer: &str, keys: KeySet) {
+    /// Takes what was fetched of `issuer` from `url` in the place of what was known of it; nothing, if that is not where its
+    /// keys are any more.
+    pub async fn learn(&self, issuer: &str, url: &KeySetUrl, keys: KeySet) {
         let _source = self.0.source.lock().await;
         let mut trust = Trust::clone(&self.0.trust.load());
-        if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.issuer() == issuer) {
+        if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.is_fetched_from(issuer, url)) {
             *known = known.with_keys(keys);
             self.swap(trust);
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::secret::Secret;
+use crate::tokens::KeySet;
 
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -125,4 +126,47 @@ async fn a_key_that_is_gone_is_noticed_by_who_knew_it() {
     keyring.read().await.unwrap();
     assert!(!keyring.has(verified.mark, &known));
     assert_eq!(keyring.verify(&token, &tokens).unwrap_err(), tokens::Error::Revoked);
+}
+
+/// Trusts one issuer, whose keys are at `url`.
+fn trusting(url: &str) -> config::Tokens {
+    let text = format!(
+        "upstreams: {{app: {{servers: [\"http://127.0.0.1:1\"]}}}}\nroutes: [{{path: /a, upstream: app}}]
+tokens: {{trusted: [{{issuer: them, jwks_url: \"{url}\", audience: a}}]}}"
+    );
+    config::parse(&text, "gateway.yaml".as_ref(), &|_| None).unwrap().tokens
+}
+
+fn url_of(tokens: &config::Tokens) -> config::KeySetUrl {
+    let config::TrustedKeys::Url(url) = &tokens.trusted[0].keys else { panic!("keys at a URL") };
+    url.clone()
+}
+
+/// What a token of theirs is refused for.
+fn refusal(keyring: &Keyring, tokens: &config::Tokens) -> tokens::Error {
+    let encode = |text| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+    let token = format!("{}.{}.AAAA", encode(r#"{"alg":"ES256","kid":"b"}"#), encode(r#"{"iss":"them"}"#));
+    keyring.verify(&token, tokens).map(drop).unwrap_err()
+}
+
+const KEYS: &[u8] = br#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "a",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+#[tokio::test]
+async fn keys_from_where_they_were_before_a_reload_are_not_taken() {
+    let (_folder, store) = store().await;
+    let (first, then) = (trusting("https://h/old"), trusting("https://h/new"));
+    let keyring = Keyring::load(store, &first).await.unwrap();
+    let learn = async |url: &config::KeySetUrl| keyring.learn("them", url, KeySet::parse("them", KEYS).unwrap()).await;
+    keyring.settle(&first, Duration::from_secs(60), NOW).await.unwrap();
+    assert_eq!(refusal(&keyring, &first), tokens::Error::NoKeys);
+    learn(&url_of(&first)).await;
+    assert_eq!(refusal(&keyring, &first), tokens::Error::ForeignKey);
+    keyring.settle(&first, Duration::from_secs(60), NOW).await.unwrap();
+    assert_eq!(refusal(&keyring, &first), tokens::Error::ForeignKey, "what was fetched is kept");
+    keyring.settle(&then, Duration::from_secs(60), NOW).await.unwrap();
+    learn(&url_of(&first)).await;
+    assert_eq!(refusal(&keyring, &then), tokens::Error::NoKeys, "that fetch began before the reload");
+    learn(&url_of(&then)).await;
+    assert_eq!(refusal(&keyring, &then), tokens::Error::ForeignKey);
 }

@@ -176,6 +176,7 @@ impl App {
         let freshness = &self.lasting.freshness;
         let edition = self.edition();
         self.lasting.metrics.read_servers(edition.gate.upstreams().states());
+        self.lasting.metrics.read_key_sets(&self.lasting.keyring.ages(clock::monotonic()));
         self.lasting.metrics.encode(Reading {
             connections,
             attempts: self.lasting.refusals.counts(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock;
 use crate::config::{KeySetUrl, Tokens, TrustedKeys};
 use crate::sessions::{KeySet, KeySetError, Keyring};
 use crate::upstream::{FetchError, fetch};
@@ -37,17 +38,30 @@ pub async fn follow(tokens: Tokens, keyring: Keyring) {
 }
 
 async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
-    let mut pace = Pace::default();
+    let (mut pace, mut withdrawn) = (Pace::default(), false);
     loop {
         let begun = Instant::now();
         let outcome = refresh(&issuer, &url, &keyring).await;
         let url = &url.text;
+        if let Ok(empty) = outcome
+            && empty != std::mem::replace(&mut withdrawn, empty)
+        {
+            if empty {
+                tracing::warn!(
+                    issuer,
+                    url,
+                    "a trusted issuer publishes no key that can verify tokens: all of its are refused"
+                );
+            } else {
+                tracing::info!(issuer, url, "a trusted issuer publishes keys again");
+            }
+        }
         match (pace.is_failing(), &outcome) {
             (false, Err(error)) => {
                 tracing::warn!(issuer, url, %error, "the keys of a trusted issuer cannot be fetched; what is known of them stays");
             }
-            (true, Ok(())) => tracing::info!(issuer, url, "the keys of a trusted issuer can be fetched again"),
-            (false, Ok(())) | (true, Err(_)) => {}
+            (true, Ok(_)) => tracing::info!(issuer, url, "the keys of a trusted issuer can be fetched again"),
+            (false, Ok(_)) | (true, Err(_)) => {}
         }
         let Next { soonest, latest } = pace.next(outcome.is_ok());
         sleep_until(begun + soonest).await;
@@ -58,10 +72,12 @@ async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
     }
 }
 
-async fn refresh(issuer: &str, url: &KeySetUrl, keyring: &Keyring) -> Result<(), Fault> {
-    let document = fetch(url).await?;
-    keyring.learn(issuer, url, KeySet::parse(issuer, &document)?).await;
-    Ok(())
+/// Whether the issuer has published that there are no keys: then those that were known are no more.
+async fn refresh(issuer: &str, url: &KeySetUrl, keyring: &Keyring) -> Result<bool, Fault> {
+    let keys = KeySet::parse(issuer, &fetch(url).await?)?;
+    let empty = keys.is_empty();
+    keyring.learn(issuer, url, keys, clock::monotonic()).await;
+    Ok(empty)
 }
 
 /// When a key set is fetched again.

@@ -81,6 +81,7 @@ pub struct Metrics {
 /// What is read off elsewhere when it is asked for.
 struct Gauges {
     servers: IntGaugeVec,
+    key_sets: IntGaugeVec,
     attempts: IntCounterVec,
     connections: IntGauge,
     revocations: IntGauge,
@@ -96,6 +97,14 @@ impl Gauges {
             &["upstream", "server"],
         )?;
         registry.register(Box::new(servers.clone()))?;
+        let key_sets = IntGaugeVec::new(
+            Opts::new(
+                "portcullis_trusted_keys_age_seconds",
+                "How long ago the keys of the trusted issuer were fetched; absent before the first time.",
+            ),
+            &["issuer"],
+        )?;
+        registry.register(Box::new(key_sets.clone()))?;
         let attempts = IntCounterVec::new(
             Opts::new(
                 "portcullis_attempts_refused_total",
@@ -106,6 +115,7 @@ impl Gauges {
         registry.register(Box::new(attempts.clone()))?;
         Ok(Self {
             servers,
+            key_sets,
             attempts,
             connections: gauge(registry, "portcullis_connections", "Client connections that are open.")?,
             revocations: gauge(registry, "portcullis_revocations", "Live revocations in memory.")?,
@@ -242,6 +252,15 @@ impl Metrics {
         self.gauges.servers.reset();
         for (upstream, server, up) in states {
             self.gauges.servers.with_label_values(&[upstream, server]).set(i64::from(up));
+        }
+    }
+
+    /// Takes in how old the fetched keys of each trusted issuer are.
+    pub fn read_key_sets(&self, ages: &[(String, Duration)]) {
+        // Issuers that are trusted no more are not to be told of.
+        self.gauges.key_sets.reset();
+        for (issuer, age) in ages {
+            self.gauges.key_sets.with_label_values(&[issuer]).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tokens of others: whose they are, and what of them is taken. They have no `type` of ours, and not all have a `jti`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -26,6 +27,8 @@ pub struct Foreign {
     issuer: Arc<str>,
     /// `None`: they were never fetched.
     keys: Option<Arc<KeySet>>,
+    /// When they were, if they are.
+    fetched: Option<Instant>,
 }
 
 impl Foreign {
@@ -36,11 +39,11 @@ impl Foreign {
     pub fn new(trusted: &Trusted) -> Result<Self, KeySetError> {
         let keys = match &trusted.keys {
             TrustedKeys::Url(_) => None,
-            TrustedKeys::Set(text) => Some(KeySet::parse(&trusted.issuer, text.as_bytes())?),
+            TrustedKeys::Set(text) => Some(usable(KeySet::parse(&trusted.issuer, text.as_bytes())?)?),
             TrustedKeys::Secret(secret) => Some(KeySet::shared(&trusted.issuer, secret.expose())),
         };
         let issuer = trusted.issuer.as_str().into();
-        Ok(Self { trusted: Arc::new(trusted.clone()), issuer, keys: keys.map(Arc::new) })
+        Ok(Self { trusted: Arc::new(trusted.clone()), issuer, keys: keys.map(Arc::new), fetched: None })
     }
 
     /// Its `iss`.
@@ -54,10 +57,15 @@ impl Foreign {
         here && &*self.issuer == issuer
     }
 
-    /// The same issuer with other keys.
+    /// The same issuer with other keys, which were fetched at that time.
     #[must_use]
-    pub fn with_keys(&self, keys: KeySet) -> Self {
-        Self { keys: Some(Arc::new(keys)), ..self.clone() }
+    pub fn with_keys(&self, keys: KeySet, at: Instant) -> Self {
+        Self { keys: Some(Arc::new(keys)), fetched: Some(at), ..self.clone() }
+    }
+
+    /// How long ago its keys were fetched, if they were.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.fetched.map(|at| now.saturating_duration_since(at))
     }
 
     /// The keys of `other`, if they were fetched from where these would be.
@@ -66,6 +74,7 @@ impl Foreign {
             && other.is_fetched_from(&self.issuer, own)
         {
             self.keys.clone_from(&other.keys);
+            self.fetched = other.fetched;
         }
     }
 
@@ -110,6 +119,11 @@ impl Foreign {
             all,
         })
     }
+}
+
+/// A set that was written down here is to be of use.
+fn usable(keys: KeySet) -> Result<KeySet, KeySetError> {
+    if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(keys) }
 }
 
 /// What a token without `jti` is revoked by. Of what was signed: some signatures have a second form.

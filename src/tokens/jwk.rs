@@ -58,15 +58,20 @@ struct Known {
 }
 
 impl KeySet {
-    /// Reads the set of `issuer`. What is no public key for signatures is passed over.
+    /// Reads the set of `issuer`. What is no public key for signatures is passed over (RFC 7517, 5), so that nothing may be
+    /// left.
     ///
     /// # Errors
-    /// [`KeySetError`].
+    /// [`KeySetError::Form`].
     pub fn parse(issuer: &str, text: &[u8]) -> Result<Self, KeySetError> {
         let set: Value = serde_json::from_slice(text).map_err(|_| KeySetError::Form)?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::Form)?;
-        let keys: Vec<Known> = keys.iter().filter_map(|key| Known::of(issuer, key)).take(MOST_KEYS).collect();
-        if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(Self { keys, possible: &PUBLIC }) }
+        let usable: Vec<Known> = keys.iter().filter_map(|key| Known::of(issuer, key)).take(MOST_KEYS).collect();
+        // What holds nothing but nonsense does not say that there are no keys any more.
+        if usable.is_empty() && !keys.iter().all(Value::is_object) {
+            return Err(KeySetError::Form);
+        }
+        Ok(Self { keys: usable, possible: &PUBLIC })
     }
 
     /// An HMAC secret that `issuer` shares with us.
@@ -74,6 +79,11 @@ impl KeySet {
         let mark = Mark::of(issuer, None, "HMAC", secret);
         let key = Known { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark };
         Self { keys: vec![key], possible: &SHARED }
+    }
+
+    /// Whether it can verify nothing.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Whether the key is in the set.
@@ -170,11 +180,12 @@ mod tests {
             (json!("text"), false),
         ] {
             let set = KeySet::parse("i", json!({"keys": [key]}).to_string().as_bytes());
-            assert_eq!(set.is_ok(), taken, "{key}");
+            assert_eq!(set.is_ok_and(|set| !set.is_empty()), taken, "{key}");
             let both = KeySet::parse("i", json!({"keys": [key, ec(json!({"kid": "b"}))]}).to_string().as_bytes());
             assert_eq!(both.unwrap().keys.len(), 1 + usize::from(taken), "one bad key does not spoil the set: {key}");
         }
-        for text in ["", "[]", "{}", r#"{"keys": {}}"#] {
+        assert!(KeySet::parse("i", br#"{"keys": []}"#).unwrap().is_empty());
+        for text in ["", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": ["text"]}"#, r#"{"keys": [{"kty": "oct"}, 7]}"#] {
             assert!(matches!(KeySet::parse("i", text.as_bytes()), Err(KeySetError::Form)), "{text}");
         }
     }

@@ -532,7 +532,7 @@ fn a_token_by_a_new_key_has_the_keys_of_its_issuer_fetched_early() {
 fn nonsense_of_a_provider_changes_nothing() {
     let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));
     let large = format!("{{\"keys\": [], \"x\": \"{}\"}}", "x".repeat(2 << 20));
-    for document in ["", "[]", "{\"keys\": []}", "<html>", &large] {
+    for document in ["", "[]", "{\"keys\": {}}", "{\"keys\": [7]}", "<html>", &large] {
         let provider = Provider::start(&[]);
         document.clone_into(&mut provider.document.lock().unwrap());
         let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
@@ -543,6 +543,49 @@ fn nonsense_of_a_provider_changes_nothing() {
     let gateway = setup(&origin, keycloak("jwks_url", &format!("http://{}/a", redirect.address))).start();
     await_that("it is told", || gateway.output().contains("it answered 302"));
     assert!(redirect.seen().iter().all(|seen| seen.target == "/a"), "redirects are not followed");
+}
+
+#[test]
+fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
+    let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));
+    let provider = Provider::start(&[&key]);
+    provider.up.store(false, Ordering::Relaxed);
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    let age = || {
+        let metrics = get("/metrics").send(gateway.admin).text();
+        assert!(!metrics.contains(&format!("portcullis_trusted_keys_age_seconds{{issuer=\"{FLASK}\"")));
+        let of = format!("portcullis_trusted_keys_age_seconds{{issuer=\"{ISSUER}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&of)?.parse::<u64>().ok())
+    };
+    assert_eq!(age(), None, "never fetched");
+    provider.up.store(true, Ordering::Relaxed);
+    let token = key.sign(&claims(json!({})));
+    await_keys(&gateway, &token);
+    await_that("they age", || age() >= Some(1));
+    // At a reload all keys are fetched anew.
+    let publish = |document: &str| {
+        let fetched = provider.origin.count();
+        document.clone_into(&mut provider.document.lock().unwrap());
+        gateway.signal("HUP");
+        await_that("the keys are fetched again", || provider.origin.count() > fetched);
+    };
+    let mut warm = Connection::open(gateway.public);
+    let mut on_warm = || get("/theirs/a").bearer(&token).send_on(&mut warm, gateway.public).unwrap();
+    publish("{\"keys\": \"none\"}");
+    await_that("it is told", || gateway.output().contains("what is known of them stays"));
+    assert_eq!((on_warm().status, age() >= Some(1)), (200, true), "nonsense withdraws nothing");
+    for document in [json!({"keys": []}), json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})] {
+        publish(&document.to_string());
+        await_that("its tokens are refused", || on_warm().status == 401);
+        assert_eq!(on_warm().code(), "token_invalid");
+        let says =
+            |line: &Value| line["level"] == "WARN" && line["issuer"] == ISSUER && line.to_string().contains("no key");
+        await_that("it is told", || gateway.log().iter().any(says));
+        assert_eq!(ask(&gateway, "/flask", &flask_token(json!({}))).status, 200, "others feel nothing");
+        publish(&set(&[&key]));
+        await_that("its tokens are good again", || on_warm().status == 200);
+    }
+    assert!(age() < Some(5), "{:?}", age());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The keys of trusted issuers: taken in as they are fetched, and asked for when a token needs them.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -19,13 +20,19 @@ pub(super) fn bells(tokens: &config::Tokens) -> Bells {
 impl Keyring {
     /// Takes what was fetched of `issuer` from `url` in the place of what was known of it; nothing, if that is not where its
     /// keys are any more.
-    pub async fn learn(&self, issuer: &str, url: &KeySetUrl, keys: KeySet) {
+    pub async fn learn(&self, issuer: &str, url: &KeySetUrl, keys: KeySet, at: Instant) {
         let _source = self.0.source.lock().await;
         let mut trust = Trust::clone(&self.0.trust.load());
         if let Some(known) = trust.foreign.iter_mut().find(|foreign| foreign.is_fetched_from(issuer, url)) {
-            *known = known.with_keys(keys);
+            *known = known.with_keys(keys, at);
             self.swap(trust);
         }
+    }
+
+    /// How long ago the keys of each issuer were fetched; those that were not are left out.
+    pub fn ages(&self, now: Instant) -> Vec<(String, Duration)> {
+        let trust = self.0.trust.load();
+        trust.foreign.iter().filter_map(|foreign| Some((foreign.issuer().to_owned(), foreign.age(now)?))).collect()
     }
 
     /// Waits until somebody has brought a token of `issuer` by a key that it may have published since.

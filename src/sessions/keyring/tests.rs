@@ -157,7 +157,9 @@ async fn keys_from_where_they_were_before_a_reload_are_not_taken() {
     let (_folder, store) = store().await;
     let (first, then) = (trusting("https://h/old"), trusting("https://h/new"));
     let keyring = Keyring::load(store, &first).await.unwrap();
-    let learn = async |url: &config::KeySetUrl| keyring.learn("them", url, KeySet::parse("them", KEYS).unwrap()).await;
+    let learn = async |url: &config::KeySetUrl| {
+        keyring.learn("them", url, KeySet::parse("them", KEYS).unwrap(), clock::monotonic()).await
+    };
     keyring.settle(&first, Duration::from_secs(60), NOW).await.unwrap();
     assert_eq!(refusal(&keyring, &first), tokens::Error::NoKeys);
     learn(&url_of(&first)).await;

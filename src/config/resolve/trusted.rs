@@ -50,7 +50,7 @@ pub(super) fn trusted(
         let keys = (entry.jwks_url.as_ref(), entry.jwks_file.as_ref());
         let keys = keys_of(reader, &key, keys, (entry.secret, entry.secret_file), style);
         let audience = reader.line_of_text(&key.name("audience"), entry.audience.as_ref());
-        if audience.is_none() && matches!(keys, Some(TrustedKeys::Url(_) | TrustedKeys::Set(_))) {
+        if audience.is_none() && keys.is_some() {
             let why = "without `audience`, tokens that this issuer made for any other application are taken too";
             reader.warn(&key, why);
         }

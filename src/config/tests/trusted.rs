@@ -75,8 +75,11 @@ fn what_is_wrong_with_a_trusted_issuer() {
 fn loose_trust_is_said_aloud() {
     let with = |entry: &str| warnings(&format!("{}{}", trusted(entry), with_app("  - {path: /, upstream: app}")));
     assert_eq!(with("{issuer: i, jwks_url: http://localhost/k, audience: a}"), "");
-    assert_eq!(with("{issuer: i, secret: \"${SECRET}\"}"), "");
-    assert!(with("{issuer: i, jwks_url: https://h/k}").starts_with("tokens.trusted[0]: without `audience`"));
+    assert_eq!(with("{issuer: i, secret: \"${SECRET}\", audience: a}"), "");
+    for source in ["jwks_url: https://h/k", "secret: \"${SECRET}\""] {
+        let said = with(&format!("{{issuer: i, {source}}}"));
+        assert!(said.starts_with("tokens.trusted[0]: without `audience`"), "{source}: {said}");
+    }
     let plain = with("{issuer: i, jwks_url: http://keycloak:8080/k, audience: a}");
     assert!(plain.starts_with("tokens.trusted[0].jwks_url: is fetched without TLS"), "{plain}");
 }

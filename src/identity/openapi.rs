@@ -9,7 +9,7 @@ mod schema;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::identity::Endpoint;
 use crate::model::ResponseStyle;
 
@@ -23,7 +23,7 @@ pub fn document(config: &Config, verify: &str) -> Value {
         let path = endpoint.place(settings);
         // One that is turned off is not found.
         if Endpoint::find(settings, &path) == Some(endpoint) {
-            paths.insert(path, path_item(endpoint, settings));
+            paths.insert(path, path_item(endpoint, config));
         }
     }
     paths.insert(verify.to_owned(), verify_item(config));
@@ -47,11 +47,11 @@ pub fn document(config: &Config, verify: &str) -> Value {
     })
 }
 
-fn path_item(endpoint: Endpoint, settings: &config::Identity) -> Value {
-    let mut item = Map::new();
+fn path_item(endpoint: Endpoint, config: &Config) -> Value {
+    let (settings, mut item) = (&config.identity, Map::new());
     for method in endpoint.methods().split(", ") {
-        let described = Operation::of(endpoint, method, settings).describe(method, settings.responses);
-        item.insert(method.to_ascii_lowercase(), described);
+        let operation = Operation::of(endpoint, method, settings).closed_to(&config.tokens.trusted);
+        item.insert(method.to_ascii_lowercase(), operation.describe(method, settings.responses));
     }
     item.insert("description".into(), others_refused(endpoint.methods()));
     Value::Object(item)

@@ -2,9 +2,11 @@
 
 use std::process::{Command, Stdio};
 
+use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, run, said};
+use crate::jwt;
 use crate::origin::Origin;
 use crate::python;
 use crate::wire::{get, post, request};
@@ -106,6 +108,43 @@ fn a_document_that_is_not_true_is_found_out() {
     gateway.admin = flask.admin;
     let (clean, told) = explore(&gateway, "", "standard");
     assert!(!clean && told.contains("Undocumented status code"), "{told}");
+}
+
+/// Every operation is asked with good tokens of another issuer, and its 403 stands in the document or never comes.
+#[test]
+fn it_tells_where_tokens_of_others_are_refused() {
+    const ISSUER: &str = "another-service";
+    const SECRET: &str = "another-secret-that-a-service-shares-with-us";
+    let origin = Origin::start();
+    let token = |kind: &str| {
+        let all = jwt::claims_with("alice", &json!({"iss": ISSUER, "aud": "app", "type": kind}));
+        jwt::sign_text(r#"{"alg":"HS256","typ":"JWT"}"#, &all.to_string(), SECRET.as_bytes(), hmac::HMAC_SHA256)
+    };
+    for (trusted, users, told) in [(true, "admin", 9), (true, "off", 6), (false, "admin", 3)] {
+        let setup = Setup::new(origin.address).set("identity.users", json!(users));
+        let entry = json!([{"issuer": ISSUER, "secret": SECRET, "audience": "app"}]);
+        let setup = if trusted { setup.set("tokens.trusted", entry) } else { setup };
+        let gateway = setup.start();
+        let document = document(&gateway);
+        let mut count = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let known = operation["responses"]["403"].is_object();
+                if path == "/auth/verify" || method == "description" {
+                    continue;
+                }
+                count += usize::from(known);
+                let refused = ["access", "refresh"].iter().any(|kind| {
+                    let target = path.replace("{id}", "7a3c");
+                    let asked = request(&method.to_ascii_uppercase(), &target).bearer(&token(kind));
+                    asked.send(gateway.public).code() == "forbidden"
+                });
+                // Where nobody else is trusted, it is the role that may be missing.
+                assert_eq!(known, refused || !trusted && path == "/users", "{method} {path}, trusted {trusted}");
+            }
+        }
+        assert_eq!(count, told, "trusted {trusted}, users {users}");
+    }
 }
 
 #[test]

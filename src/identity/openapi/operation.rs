@@ -12,6 +12,7 @@ use crate::identity::openapi::schema;
 use crate::identity::users::{LARGEST_PAGE, PAGE};
 use crate::message::Rejection;
 use crate::model::{ADMIN, ResponseStyle, UsernameError};
+use crate::sessions::Refusal;
 
 /// One method of one endpoint.
 pub(super) struct Operation {
@@ -101,6 +102,15 @@ impl Operation {
         refusals: Vec<Rejection>,
     ) -> Self {
         Self { id, summary, credentials, good: Some((StatusCode::OK, Good::Json("Message"))), refusals, ..PLAIN }
+    }
+
+    /// The same where tokens of others are trusted: the good ones are refused wherever a live token of ours is asked for.
+    pub fn closed_to(mut self, others: &[config::Trusted]) -> Self {
+        let asks = self.refusals.iter().any(|refusal| matches!(refusal, Rejection::TokenExpired));
+        if let Some(other) = others.first().filter(|_| asks) {
+            self.refusals.push(Refusal::Foreign(other.issuer.as_str().into()).into());
+        }
+        self
     }
 
     /// That of /auth/verify, whatever the method.

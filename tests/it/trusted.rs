@@ -586,6 +586,10 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
         await_that("its tokens are good again", || on_warm().status == 200);
     }
     assert!(age() < Some(5), "{:?}", age());
+    let never = Provider::start(&[]);
+    let gateway = setup(&origin, keycloak("jwks_url", &never.url())).start();
+    await_that("it is told", || gateway.output().contains("publishes no key"));
+    await_that("its tokens are refused for good", || ask(&gateway, "/theirs/a", &token).code() == "token_invalid");
 }
 
 #[test]

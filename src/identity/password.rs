@@ -15,12 +15,15 @@ impl Identity {
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
-        self.caller(TokenType::Access, headers, origin)?;
+        let judge = |origin| {
+            let signer = self.sessions.signer()?;
+            Ok::<_, Rejection>((signer, self.caller(TokenType::Access, headers, origin)?))
+        };
+        judge(origin)?;
         let passwords = self.passwords(headers, body).await?;
         // The body may have been long on its way. The token may have died meanwhile, and who waits must not have waited in it.
         let origin = Origin { now: clock::now(), ..origin };
-        let signer = self.sessions.signer()?;
-        let caller = self.caller(TokenType::Access, headers, origin)?;
+        let (signer, caller) = judge(origin)?;
         let ticket = self.sessions.begin(signer, device(origin, headers), origin.now);
         let exchange = Exchange {
             by: self.sessions.warrant(&caller, origin.now).await?,

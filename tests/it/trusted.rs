@@ -387,6 +387,7 @@ fn the_command_line_ends_their_tokens_by_id_and_session() {
         let done = gateway.cli(&[&["tokens", "revoke"], what].concat(), "");
         assert!(done.status.success() && said(&done).contains(&format!("of {FLASK} has been revoked")), "{done:?}");
         assert!(!said(&done).contains("no session"), "{done:?}");
+        assert!(said(&done).contains(&format!("\"issuer\":\"{FLASK}\"")), "the audit tells whose: {done:?}");
     };
     let is_refused = |token: &str| {
         assert!(holds_within(Duration::from_secs(1), || ask(&gateway, "/flask", token).code() == "token_revoked"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::cli::{Refused, load, say};
-use crate::config::{Auth, Config, Registration, Route};
+use crate::config::{self, Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
 use crate::server;
 use crate::sessions;
@@ -12,12 +12,7 @@ use crate::upstream::Upstreams;
 
 pub fn check(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
-    server::check_files(&config.server)?;
-    audit::check(&config.log.audit)?;
-    Upstreams::new(&config, None)?;
-    sessions::check_trusted(&config.tokens)?;
-    route::Table::new(&config.routes)?;
-    explain::check_hidden(&config)?;
+    judge(&config).map_err(|Refused(text)| Refused(placed(path, text)))?;
     let mut routes: Vec<&Route> = config.routes.iter().collect();
     // Stable: within one kind the order of the file stays.
     routes.sort_by_key(|route| match route.auth {
@@ -44,6 +39,26 @@ pub fn check(path: &Path) -> Result<(), Refused> {
     }
     say(format_args!("{}: good", path.display()));
     Ok(())
+}
+
+/// What shows only when the parts are built.
+fn judge(config: &Config) -> Result<(), Refused> {
+    server::check_files(&config.server)?;
+    audit::check(&config.log.audit)?;
+    Upstreams::new(config, None)?;
+    sessions::check_trusted(&config.tokens)?;
+    route::Table::new(&config.routes)?;
+    explain::check_hidden(config)?;
+    Ok(())
+}
+
+/// With file and line before it, as all other problems of the file: the text begins with its key.
+fn placed(path: &Path, text: String) -> String {
+    let key = text.split([':', ' ']).next().unwrap_or_default();
+    match config::line_of(path, key) {
+        Some(line) => format!("{}:{line}: {text}", path.display()),
+        None => text,
+    }
 }
 
 /// What is allowed, and may not be what was meant.

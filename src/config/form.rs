@@ -2,12 +2,15 @@
 
 use serde_yaml::Value;
 
+use super::advice;
 use super::file::File;
 use super::key::{Key, Step};
 use super::locate::{self, Position};
 use super::origin::NULL as NULL_ORIGIN;
 use super::problem::{Problem, quote};
 use super::spelling;
+
+const VARIABLE: &str = "`${NAME}` is expanded only where text is expected: write the value itself";
 
 /// Reads the text of a file.
 ///
@@ -79,7 +82,9 @@ impl Fact<'_> {
         let (name, expected) = self.message.strip_prefix("unknown field `")?.split_once("`, ")?;
         let key = self.key.name(name);
         let known = ticked(expected);
-        let remedy = format!("{}The keys here are: {}", spelling::hint(name, known.iter().copied()), known.join(", "));
+        let hint = advice::hint(&self.place(), name);
+        let hint = hint.unwrap_or_else(|| spelling::hint(name, known.iter().copied()));
+        let remedy = format!("{hint}The keys here are: {}", known.join(", "));
         Some(self.problem(&key, format!("there is no key {} here", quote(name)), remedy))
     }
 
@@ -117,12 +122,16 @@ impl Fact<'_> {
             _ if expected.starts_with("struct ") || expected == "a map" => "a mapping",
             other => other,
         };
+        let place = self.place();
+        let variable = found.contains("${").then_some(VARIABLE);
+        if let Some(remedy) = advice::remedy(&place, expected).filter(|_| variable.is_none()) {
+            return Some(self.problem(&self.key, format!("expected {expected}, found {}", noun(found)), remedy));
+        }
         let remedy = match (found, expected) {
-            ("unit value", "text") if self.place().ends_with(".cors.origins") => NULL_ORIGIN,
+            ("unit value", "text") if place.ends_with(".cors.origins") => NULL_ORIGIN,
             (_, "text") if found != "map" && found != "sequence" && found != "unit value" => "Put it in quotes",
             (_, "a list") if found.starts_with("string") => "Write [one, two], or each on a line of its own after `- `",
-            _ if found.contains("${") => "`${NAME}` is expanded only where text is expected: write the value itself",
-            _ => "",
+            _ => variable.unwrap_or_default(),
         };
         let message = format!("expected {expected}, found {}", noun(found));
         Some(self.problem(&self.key, message, remedy.into()))

@@ -11,6 +11,7 @@ mod form;
 mod key;
 mod locate;
 mod spelling;
+mod advice;
 mod resolve;
 mod reader;
 mod expand;
@@ -326,6 +327,12 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         .map_err(|problem| resolve::Wrong { problems: vec![problem], files: Vec::new() })
         .and_then(|file| resolve::resolve(file, text, folder, env))
         .map_err(|resolve::Wrong { problems, files }| Error::Invalid { path: path.into(), problems, files })
+}
+
+/// The line of `key` in the file at `path`, or of what stands around it: for what is found wrong only later.
+pub fn line_of(path: &Path, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    locate::find(&text, &key::Key::of(key)).map(|at| at.line)
 }
 
 /// Reads a duration as any key takes it, such as `15m` or `30d`: at most ten years.

@@ -51,6 +51,17 @@ impl<'a> Reader<'a> {
         self.folder
     }
 
+    /// For a file that is not there: where its path starts from, unless it is absolute.
+    pub fn start_of(&self, path: &str) -> String {
+        if Path::new(path).is_absolute() {
+            return String::new();
+        }
+        // Of a file in the working folder the folder is empty.
+        let folder = std::path::absolute(self.folder.join("."));
+        let folder = folder.map_or_else(|_| String::new(), |folder| format!(": {}", folder.display()));
+        format!("A relative path starts from the folder of the configuration file{folder}")
+    }
+
     /// What was noted.
     pub fn finish(mut self) -> Notes {
         self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));

@@ -123,7 +123,9 @@ fn encryption_key(reader: &mut Reader<'_>, value: Option<Hidden>, file: Option<T
 /// The path in `sqlite:PATH`. The URL may hold a password, so that it is never repeated.
 fn sqlite_path(url: &str) -> Result<String, Fault> {
     let write = "Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db";
-    let (scheme, path) = url.split_once(':').unwrap_or(("", url));
+    let Some((scheme, path)) = url.split_once(':') else {
+        return Err(Fault::new("does not begin with `sqlite:`", write));
+    };
     match scheme.to_ascii_lowercase().as_str() {
         "sqlite" => {}
         "postgres" | "postgresql" => {

@@ -31,11 +31,12 @@ impl Plan {
 /// A route that no request can reach.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}: hidden by the endpoint {endpoint}, which the gateway answers itself; remove the route, or move the endpoints \
+    "routes[{first}]: {}: hidden by the endpoint {endpoint}, which the gateway answers itself; remove the route, or move the endpoints \
      with identity.prefix",
     routes.join(", ")
 )]
 pub struct Hidden {
+    first: usize,
     routes: Vec<String>,
     endpoint: String,
 }
@@ -106,10 +107,11 @@ fn cors(cors: &Cors) -> String {
 /// [`Hidden`].
 pub fn check_hidden(config: &Config) -> Result<(), Hidden> {
     for (endpoint, path) in endpoints(config) {
-        let covered = config.routes.iter().filter(|route| !route.path.wildcard && hides(&path, &route.path.segments));
-        let routes: Vec<String> = covered.map(|route| route.id.clone()).collect();
-        if !routes.is_empty() {
-            return Err(Hidden { routes, endpoint });
+        let is_covered = |route: &Route| !route.path.wildcard && hides(&path, &route.path.segments);
+        if let Some(first) = config.routes.iter().position(is_covered) {
+            let covered = config.routes.iter().filter(|route| is_covered(route));
+            let routes = covered.map(|route| route.id.clone()).collect();
+            return Err(Hidden { first, routes, endpoint });
         }
     }
     Ok(())

@@ -87,6 +87,8 @@ fn check_tells_all_that_is_wrong() {
         ("identity: {users: anyone}\n", "identity.users"),
         ("identity_headers: {tenant: 'Not A Name'}\n", "identity_headers"),
         ("server: {trusted_proxies: [10.0.0.0/33]}\n", "trusted_proxies"),
+        ("tokens: {secret_file: jwt.key}\n", "starts from the folder of the configuration file: /"),
+        ("log:\n  audit: /nonexistent/audit.log\n", "gateway.yaml:2: log.audit: /nonexistent/audit.log: No such"),
         ("upstreams: {app: {servers: [{url: 'http://127.0.0.1:1', weight: 0}]}}\n", "weight"),
     ] {
         let text = if section.starts_with("upstreams") {
@@ -133,7 +135,11 @@ fn check_refuses_a_route_that_an_endpoint_hides_and_run_only_warns() {
     let (path, _, _) = setup.clone().write(folder.path());
     let done = cli_with(&path, &["check"], "");
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
-    assert!(said(&done).contains("/login: hidden by the endpoint /login"), "{}", said(&done));
+    let text = std::fs::read_to_string(&path).unwrap();
+    // The route begins with the brace before its path.
+    let line = text.lines().take_while(|line| !line.contains("/login")).count();
+    let told = format!("gateway.yaml:{line}: routes[6]: /login: hidden by the endpoint /login");
+    assert!(said(&done).contains(&told), "{told}\n{}", said(&done));
     for path in ["/sessions/{of}", "/sessions/mine", "/password"] {
         let setup = Setup::new(origin.address).and_routes(json!([{"path": path, "upstream": "app"}]));
         let (file, _, _) = setup.write(folder.path());

@@ -38,8 +38,8 @@ pub(super) fn either(
 }
 
 fn read_file(reader: &mut Reader<'_>, key: &Key, path: &Text) -> Option<Secret> {
-    let path = reader.line_of_text(key, Some(path))?;
-    let path = reader.file(path);
+    let written = reader.line_of_text(key, Some(path))?;
+    let path = reader.file(&written);
     let shown = path.display();
     match read_bounded(&path) {
         Ok(all) if all.len() > LARGEST => {
@@ -56,7 +56,8 @@ fn read_file(reader: &mut Reader<'_>, key: &Key, path: &Text) -> Option<Secret> 
             Some(Secret::new(line))
         }
         Err(error) => {
-            reader.refuse(key, format!("{shown} cannot be read: {error}"), "");
+            let remedy = reader.start_of(&written);
+            reader.refuse(key, format!("{shown} cannot be read: {error}"), remedy);
             None
         }
     }

@@ -28,7 +28,10 @@ fn how_often_passwords_may_be_guessed() {
         Write such as 5/15m or 50/5m, or off
     ");
     assert_snapshot!(errors("identity: {attempts: {per_address: 0/5m}}"), @"gateway.yaml:1: identity.attempts.per_address: the count must be from 1 to 1000000");
-    assert_snapshot!(errors("identity: {attempts: {per_address: 50}}"), @"gateway.yaml:1:36: identity.attempts.per_address: expected a rate, such as `100/s`, found a number");
+    assert_snapshot!(errors("identity: {attempts: {per_address: 50}}"), @r"
+    gateway.yaml:1:36: identity.attempts.per_address: expected a rate, such as `100/s`, found a number
+        Write such as 5/15m or 50/5m, or off
+    ");
     assert_snapshot!(errors("identity: {attempts: {per_user: 5/15m}}"), @r"
     gateway.yaml:1:23: identity.attempts.per_user: there is no key `per_user` here
         The keys here are: per_account, per_address

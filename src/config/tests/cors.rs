@@ -56,7 +56,10 @@ fn origins_that_no_browser_sends() {
         Name one, such as https://app.example.com, or leave `cors` out
     ");
     assert_snapshot!(wrong("cors: {}"), @"gateway.yaml:3:36: routes[0].cors: `origins` is missing");
-    assert_snapshot!(wrong("cors: true"), @"gateway.yaml:3:36: routes[0].cors: expected a mapping, found a truth value");
+    assert_snapshot!(wrong("cors: true"), @r"
+    gateway.yaml:3:36: routes[0].cors: expected a mapping, found a truth value
+        Write such as {origins: [https://app.example.com]}
+    ");
     assert_snapshot!(wrong("cors: {origins: https://a}"), @r"
     gateway.yaml:3:46: routes[0].cors.origins: expected a list, found text
         Write [one, two], or each on a line of its own after `- `
@@ -191,7 +194,10 @@ fn rates() {
     gateway.yaml:3: routes[0].limits.requests: `100/week` is not a rate
         Write such as 100/s, 5/15m or 1000/h
     ");
-    assert_snapshot!(wrong("limits: {requests: 100}"), @"gateway.yaml:3:49: routes[0].limits.requests: expected a rate, such as `100/s`, found a number");
+    assert_snapshot!(wrong("limits: {requests: 100}"), @r"
+    gateway.yaml:3:49: routes[0].limits.requests: expected a rate, such as `100/s`, found a number
+        Write such as 100/s, 5/15m or 1000/h
+    ");
     assert_snapshot!(wrong("limits: {requests: 0/s}"), @"gateway.yaml:3: routes[0].limits.requests: the count must be from 1 to 1000000");
     assert_snapshot!(wrong("limits: {requests: 1000001/s}"), @"gateway.yaml:3: routes[0].limits.requests: the count must be from 1 to 1000000");
     assert_snapshot!(wrong("limits: {requests: 1/0s}"), @"gateway.yaml:3: routes[0].limits.requests: the time must be from 1ms to 1d");

@@ -102,7 +102,10 @@ log:
 fn wrong_types() {
     assert_snapshot!(errors("just words"), @"gateway.yaml:1:1: expected a mapping, found text");
     assert_snapshot!(errors("[1, 2]"), @"gateway.yaml:1:1: expected a mapping, found a list");
-    assert_snapshot!(errors("server: 5"), @"gateway.yaml:1:9: server: expected a mapping, found a number");
+    assert_snapshot!(errors("server: 5"), @r"
+    gateway.yaml:1:9: server: expected a mapping, found a number
+        Write such as {listen: 127.0.0.1:8080}
+    ");
     assert_snapshot!(errors("server:
   workers: many"), @"gateway.yaml:2:12: server.workers: expected a whole number, not negative, found text");
     assert_snapshot!(errors("server: {workers: -1}"), @"gateway.yaml:1:19: server.workers: expected a whole number, not negative, found a number");
@@ -110,13 +113,19 @@ fn wrong_types() {
     gateway.yaml:1:19: server.workers: expected a whole number, not negative, found text
         `${NAME}` is expanded only where text is expected: write the value itself
     ");
-    assert_snapshot!(errors("server: {timeouts: {header: 10}}"), @"gateway.yaml:1:29: server.timeouts.header: expected a duration with its unit, such as `10s`, found a number");
+    assert_snapshot!(errors("server: {timeouts: {header: 10}}"), @r"
+    gateway.yaml:1:29: server.timeouts.header: expected a duration with its unit, such as `10s`, found a number
+        Write such as 500ms, 10s, 15m, 1h30m or 30d
+    ");
     assert_snapshot!(errors("server: {limits: {body: [1]}}"), @"gateway.yaml:1:25: server.limits.body: expected a size, such as `64KiB`, found a list");
     assert_snapshot!(errors("server: {limits: {body: -1}}"), @"gateway.yaml:1:25: server.limits.body: expected a size, such as `64KiB`, found a number");
     assert_snapshot!(errors("log: {access: 1}"), @"gateway.yaml:1:15: log.access: expected `true` or `false`, found a number");
     assert_snapshot!(errors("log: {level: 5}"), @"gateway.yaml:1:14: log.level: expected a word, found a number");
     assert_snapshot!(errors("log: {level: true}"), @"gateway.yaml:1:14: log.level: expected a word, found a truth value");
-    assert_snapshot!(errors("routes: {path: /}"), @"gateway.yaml:1:9: routes: expected a list, found a mapping");
+    assert_snapshot!(errors("routes: {path: /}"), @r"
+    gateway.yaml:1:9: routes: expected a list, found a mapping
+        Write such as [{path: /*, upstream: app}]
+    ");
     assert_snapshot!(errors("routes:
   - path: [/a]
     upstream: app"), @"gateway.yaml:2:11: routes[0].path: expected text, found a list");
@@ -133,10 +142,16 @@ fn wrong_types() {
     gateway.yaml:2:11: routes[0].path: expected text, found a number
         Put it in quotes
     ");
-    assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: [admin]}]"), @"gateway.yaml:1:41: routes[0].auth: expected `required`, `public`, `optional` or a mapping, found a list");
+    assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: [admin]}]"), @r"
+    gateway.yaml:1:41: routes[0].auth: expected `required`, `public`, `optional` or a mapping, found a list
+        Write such as {roles: [admin]}
+    ");
     assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: {claims: {aud: [a]}}}]"), @"gateway.yaml:1:56: routes[0].auth.claims.aud: expected text, a number, `true` or `false`, found a list");
     assert_snapshot!(errors("routes: [{path: /, upstream: app, auth: {claims: {n: .inf}}}]"), @"gateway.yaml:1:54: routes[0].auth.claims.n: expected text, a number, `true` or `false`, found a number");
-    assert_snapshot!(errors("upstreams: [app]"), @"gateway.yaml:1:12: upstreams: expected a mapping, found a list");
+    assert_snapshot!(errors("upstreams: [app]"), @r"
+    gateway.yaml:1:12: upstreams: expected a mapping, found a list
+        Write such as upstreams: {app: {servers: [http://127.0.0.1:5000]}}, where `app` is the name that routes use
+    ");
     assert_snapshot!(errors("upstreams: {app: {servers: http://h}}"), @r"
     gateway.yaml:1:28: upstreams.app.servers: expected a list, found text
         Write [one, two], or each on a line of its own after `- `
@@ -145,7 +160,7 @@ fn wrong_types() {
     assert_snapshot!(errors("identity_headers: {email: null}"), @"gateway.yaml:1:27: identity_headers.email: expected text, found nothing");
     assert_snapshot!(errors("admin: {listen: 9180}"), @r"
     gateway.yaml:1:17: admin.listen: expected text, found a number
-        Put it in quotes
+        Write such as 127.0.0.1:9180
     ");
 }
 
@@ -232,4 +247,62 @@ log: {}"), @r"
 fn variables_within_braces() {
     let said = errors("tokens: {secret: ${SECRET}}");
     assert!(said.ends_with("Within { } or [ ] a `${NAME}` goes in quotes: \"${NAME}\""), "{said}");
+}
+
+#[test]
+fn what_a_newcomer_writes() {
+    assert_snapshot!(errors("listen: 8080"), @r"
+    gateway.yaml:1:1: listen: there is no key `listen` here
+        Did you mean `server: {listen: 127.0.0.1:8080}`? The keys here are: server, admin, log, store, tokens, identity, identity_headers, upstreams, routes
+    ");
+    assert_snapshot!(errors("workers: 2"), @r"
+    gateway.yaml:1:1: workers: there is no key `workers` here
+        Did you mean `server: {workers: …}`? The keys here are: server, admin, log, store, tokens, identity, identity_headers, upstreams, routes
+    ");
+    assert_snapshot!(errors("server: {port: 8080}"), @r"
+    gateway.yaml:1:10: server.port: there is no key `port` here
+        Did you mean `listen: 127.0.0.1:8080`? The keys here are: listen, workers, trusted_proxies, timeouts, limits, tls
+    ");
+    assert_snapshot!(errors("server: {listen: 8080}"), @r"
+    gateway.yaml:1:18: server.listen: expected an address, a mapping of `address`, `tls` and `proxy_protocol`, or a list of such, found a number
+        Write such as 127.0.0.1:8080, 0.0.0.0:8080 for all addresses, or unix:/run/portcullis.sock
+    ");
+    assert_snapshot!(errors("admin: {listen: 9180}"), @r"
+    gateway.yaml:1:17: admin.listen: expected text, found a number
+        Write such as 127.0.0.1:9180
+    ");
+    assert_snapshot!(errors("upstreams:
+  - servers: [http://127.0.0.1:5000]"), @r"
+    gateway.yaml:2:3: upstreams: expected a mapping, found a list
+        Write such as upstreams: {app: {servers: [http://127.0.0.1:5000]}}, where `app` is the name that routes use
+    ");
+    assert_snapshot!(errors("upstreams: {app: http://127.0.0.1:5000}"), @r"
+    gateway.yaml:1:18: upstreams.app: expected a mapping, found text
+        Write such as {servers: [http://127.0.0.1:5000]}
+    ");
+    assert_snapshot!(errors("upstreams: {app: {servers: [http://h], health: /h}}"), @r"
+    gateway.yaml:1:48: upstreams.app.health: expected a mapping, found text
+        Write such as {path: /healthz, every: 5s}
+    ");
+    assert_snapshot!(errors("identity: {attempts: {per_account: 5}}"), @r"
+    gateway.yaml:1:36: identity.attempts.per_account: expected a rate, such as `100/s`, found a number
+        Write such as 5/15m or 50/5m, or off
+    ");
+    assert_snapshot!(errors("tokens:
+  access_ttl: 15"), @r"
+    gateway.yaml:2:15: tokens.access_ttl: expected a duration with its unit, such as `10s`, found a number
+        Write such as 500ms, 10s, 15m, 1h30m or 30d
+    ");
+    assert_snapshot!(errors("store: {path: portcullis.db}"), @r"
+    gateway.yaml:1:9: store.path: there is no key `path` here
+        Did you mean `url: sqlite:portcullis.db`? The keys here are: url, max_stale, on_stale, encryption_key, encryption_key_file
+    ");
+    assert_snapshot!(errors("store: {url: portcullis.db}"), @r"
+    gateway.yaml:1: store.url: does not begin with `sqlite:`
+        Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
+    ");
+    assert_snapshot!(route_errors("  - {path: /, upstream: app, roles: [admin]}"), @r"
+    gateway.yaml:3:30: routes[0].roles: there is no key `roles` here
+        Did you mean `auth: {roles: …}`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
+    ");
 }

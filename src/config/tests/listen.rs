@@ -112,9 +112,18 @@ fn a_socket_has_107_bytes_at_most() {
 
 #[test]
 fn forms_of_a_listener() {
-    assert_snapshot!(errors("server: {listen: 8080}"), @"gateway.yaml:1:18: server.listen: expected an address, a mapping of `address`, `tls` and `proxy_protocol`, or a list of such, found a number");
-    assert_snapshot!(errors("server: {listen: [8080]}"), @"gateway.yaml:1:19: server.listen[0]: expected an address, or a mapping of `address`, `tls` and `proxy_protocol`, found a number");
-    assert_snapshot!(errors("server: {listen: [[127.0.0.1:80]]}"), @"gateway.yaml:1:19: server.listen[0]: expected an address, or a mapping of `address`, `tls` and `proxy_protocol`, found a list");
+    assert_snapshot!(errors("server: {listen: 8080}"), @r"
+    gateway.yaml:1:18: server.listen: expected an address, a mapping of `address`, `tls` and `proxy_protocol`, or a list of such, found a number
+        Write such as 127.0.0.1:8080, 0.0.0.0:8080 for all addresses, or unix:/run/portcullis.sock
+    ");
+    assert_snapshot!(errors("server: {listen: [8080]}"), @r"
+    gateway.yaml:1:19: server.listen[0]: expected an address, or a mapping of `address`, `tls` and `proxy_protocol`, found a number
+        Write such as 127.0.0.1:8080, 0.0.0.0:8080 for all addresses, or unix:/run/portcullis.sock
+    ");
+    assert_snapshot!(errors("server: {listen: [[127.0.0.1:80]]}"), @r"
+    gateway.yaml:1:19: server.listen[0]: expected an address, or a mapping of `address`, `tls` and `proxy_protocol`, found a list
+        Write such as 127.0.0.1:8080, 0.0.0.0:8080 for all addresses, or unix:/run/portcullis.sock
+    ");
     assert_snapshot!(errors("server: {listen: [{tls: true}]}"), @"gateway.yaml:1:19: server.listen[0]: `address` is missing");
     assert_snapshot!(errors("server: {listen: [{address: 8080}]}"), @r"
     gateway.yaml:1:29: server.listen[0].address: expected text, found a number

@@ -171,7 +171,7 @@ fn stores() {
         Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
     ");
     assert_snapshot!(errors("store: {url: portcullis.db}"), @r"
-    gateway.yaml:1: store.url: is not the URL of a store
+    gateway.yaml:1: store.url: does not begin with `sqlite:`
         Write sqlite:PATH, such as sqlite:portcullis.db or sqlite:/var/lib/portcullis/portcullis.db
     ");
     assert_snapshot!(errors(r#"store: {url: "sqlite::memory:"}"#), @r"
@@ -273,7 +273,10 @@ fn a_wrong_typed_secret_is_not_quoted() {
     ");
     assert_snapshot!(errors("tokens: hunter2"), @"gateway.yaml:1:9: tokens: expected a mapping, found text");
     assert_snapshot!(errors("tokens: [hunter2]"), @"gateway.yaml:1:9: tokens: expected a mapping, found a list");
-    assert_snapshot!(errors("store: hunter2"), @"gateway.yaml:1:8: store: expected a mapping, found text");
+    assert_snapshot!(errors("store: hunter2"), @r"
+    gateway.yaml:1:8: store: expected a mapping, found text
+        Write such as {url: sqlite:portcullis.db}
+    ");
     assert_snapshot!(errors("tokens: {secret: null x: hunter2}"), @"gateway.yaml:1:24: did not find expected ',' or '}', while parsing a flow mapping at line 1 column 9");
 }
 

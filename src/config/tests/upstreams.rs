@@ -167,7 +167,10 @@ fn health() {
     gateway.yaml:1: upstreams.app.health.up: must be from 1 to 1000
     gateway.yaml:1: upstreams.app.health.down: must be from 1 to 1000
     ");
-    assert_snapshot!(errors(&file("servers: [http://h], health: /healthz")), @"gateway.yaml:1:48: upstreams.app.health: expected a mapping, found text");
+    assert_snapshot!(errors(&file("servers: [http://h], health: /healthz")), @r"
+    gateway.yaml:1:48: upstreams.app.health: expected a mapping, found text
+        Write such as {path: /healthz, every: 5s}
+    ");
 }
 
 #[test]

@@ -58,12 +58,18 @@ pub enum Users {
         #[command(flatten)]
         config: ConfigPath,
     },
-    /// Bar an account from logging in, or let it in again with --undo; its tokens end.
+    /// Bar an account from logging in; its tokens end.
     Disable {
         name: String,
-        /// Let it in again.
+        /// Let it in again, as `users enable` does.
         #[arg(long)]
         undo: bool,
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Let a disabled account log in again; its old tokens stay dead.
+    Enable {
+        name: String,
         #[command(flatten)]
         config: ConfigPath,
     },
@@ -131,9 +137,11 @@ impl Users {
                 let password = password.read(&Username::parse(&name)?)?;
                 Office::open(&config, false)?.change(&name, Change::Password(password), "has a new password")
             }
-            Self::Disable { name, undo, config } => {
-                let done = if undo { "may log in again" } else { "is disabled" };
-                Office::open(&config, false)?.change(&name, Change::Disabled(!undo), done)
+            Self::Disable { name, undo: false, config } => {
+                Office::open(&config, false)?.change(&name, Change::Disabled(true), "is disabled")
+            }
+            Self::Disable { name, undo: true, config } | Self::Enable { name, config } => {
+                Office::open(&config, false)?.change(&name, Change::Disabled(false), "may log in again")
             }
             Self::Unlock { name, address, config } => {
                 let config = load(&config.path)?;

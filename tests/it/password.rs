@@ -146,10 +146,14 @@ fn a_disabled_account_is_out_until_that_is_undone() {
     assert_eq!(login(&gateway, "alice", PASSWORD), 401);
     assert_eq!(change(&gateway, &tokens.access, PASSWORD, NEW).code(), "token_revoked");
     assert!(said(&gateway.cli(&["users", "list"], "")).contains("disabled"));
-    command(&gateway, &["users", "disable", "alice", "--undo"], "");
-    assert_eq!(gateway.try_token(&gateway.login("alice").access), 200);
-    assert_eq!(gateway.try_token(&tokens.access), 401, "old tokens stay dead");
-    assert!(!said(&gateway.cli(&["users", "list"], "")).contains("disabled"));
+    for undo in [&["users", "enable", "alice"][..], &["users", "disable", "alice", "--undo"]] {
+        command(&gateway, undo, "");
+        assert_eq!(gateway.try_token(&gateway.login("alice").access), 200);
+        assert_eq!(gateway.try_token(&tokens.access), 401, "old tokens stay dead");
+        assert!(!said(&gateway.cli(&["users", "list"], "")).contains("disabled"));
+        command(&gateway, &["users", "disable", "alice"], "");
+        assert_eq!(login(&gateway, "alice", PASSWORD), 401);
+    }
 }
 
 #[test]
@@ -177,8 +181,12 @@ fn each_command_that_changes_an_account_ends_its_tokens() {
     }
     assert_eq!(login(&gateway, "alice", PASSWORD), 401);
     assert_eq!(gateway.try_token(&bob.access), 200, "nobody else's");
-    for arguments in [&["users", "disable", "alice"][..], &["users", "password", "alice"], &["users", "roles", "alice"]]
-    {
+    for arguments in [
+        &["users", "disable", "alice"][..],
+        &["users", "enable", "alice"],
+        &["users", "password", "alice"],
+        &["users", "roles", "alice"],
+    ] {
         let done = gateway.cli(arguments, &format!("{PASSWORD}\n"));
         assert_eq!(done.status.code(), Some(1), "{arguments:?}: {}", said(&done));
     }

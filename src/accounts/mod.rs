@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config;
-use crate::model::{AccountId, Role, Username, UsernameError};
+use crate::model::{Role, Username, UsernameError};
 use crate::secret::Secret;
 use crate::store::{self, NewAccount, NewPassword, NewSession, Receipt, Registered, Revocation, Store, Warrant};
 
-pub use crate::store::Account;
+pub use crate::store::{Account, Cleared};
 pub use attempts::Refusals;
 pub use legacy::{Legacy, Unusable};
 pub use password::{Error as HashError, Hasher};
@@ -312,18 +312,18 @@ impl Accounts {
         Ok(self.store.list_accounts(after, limit).await?)
     }
 
-    /// Deletes every account but `keep`; the revocations of their tokens, which the store has already committed. `None` when
-    /// `keep` is no administrator any more.
+    /// Deletes every account but that of an administrator whose token is live; the store has already committed it. `None`:
+    /// whoever it is may do it, and no account is spared.
     ///
     /// # Errors
     /// The store's.
     pub async fn delete_others(
         &self,
-        keep: Option<AccountId>,
+        by: Option<Warrant>,
         at: UnixTime,
         keep_until: UnixTime,
-    ) -> Result<Option<Vec<Revocation>>, Error> {
-        Ok(self.store.delete_other_accounts(keep, at, keep_until).await?)
+    ) -> Result<Cleared, Error> {
+        Ok(self.store.delete_other_accounts(by, at, keep_until).await?)
     }
 
     /// Changes an account, and ends its tokens in the same transaction. `None` when there is none of that name.

@@ -3,11 +3,12 @@
 use http::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
-use crate::accounts::Account;
+use crate::accounts::{Account, Cleared};
 use crate::config::UsersAccess;
 use crate::identity::{Identity, Origin, answer, query_parameter};
 use crate::message::{Body, Rejection};
 use crate::model::{ADMIN, Role, Username};
+use crate::sessions::Warrant;
 use crate::tokens::TokenType;
 
 /// Accounts on a page, unless `?limit=` says otherwise.
@@ -23,7 +24,9 @@ impl Identity {
         headers: &HeaderMap,
         uri: &Uri,
     ) -> Result<Response<Body>, Rejection> {
-        self.administrator(headers, origin).await?;
+        if let Some(by) = self.administrator(headers, origin).await? {
+            self.sessions.confirm(by).await?;
+        }
         let limit = match query_parameter(uri, "limit") {
             None => PAGE,
             Some(text) => text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit)).ok_or_else(|| {
@@ -45,18 +48,21 @@ impl Identity {
         origin: Origin<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Rejection> {
-        let caller = self.administrator(headers, origin).await?;
+        let by = self.administrator(headers, origin).await?;
         let keep_until = self.sessions.keep_generation_until(origin.now);
-        let revocations = self.accounts.delete_others(caller.map(|own| own.id), origin.now, keep_until).await?;
-        let revocations = revocations.ok_or_else(not_admin)?;
+        let revocations = match self.accounts.delete_others(by, origin.now, keep_until).await? {
+            Cleared::Done(revocations) => revocations,
+            Cleared::NoAdministrator => return Err(not_admin()),
+            Cleared::Refused => return Err(Rejection::TokenRevoked),
+        };
         self.sessions.apply(&revocations, origin.now);
         origin.trail.more("count", revocations.len().to_string());
         let message = format!("{} row(s) deleted", revocations.len());
         Ok(answer(StatusCode::OK, &json!({ "message": message })))
     }
 
-    /// The caller's own account, when it may use /users; `None` where anyone may.
-    async fn administrator(&self, headers: &HeaderMap, origin: Origin<'_>) -> Result<Option<Account>, Rejection> {
+    /// What an administrator's token is good for; `None` where anyone may use /users.
+    async fn administrator(&self, headers: &HeaderMap, origin: Origin<'_>) -> Result<Option<Warrant>, Rejection> {
         if self.settings.users == UsersAccess::Anyone {
             return Ok(None);
         }
@@ -66,7 +72,8 @@ impl Identity {
             Err(_) => None,
         };
         let is_admin = |account: &Account| !account.disabled && account.roles.iter().any(|role| role.as_str() == ADMIN);
-        account.filter(is_admin).map(Some).ok_or_else(not_admin)
+        account.filter(is_admin).ok_or_else(not_admin)?;
+        Ok(Some(self.sessions.warrant(&caller, origin.now).await?))
     }
 }
 

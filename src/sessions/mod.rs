@@ -15,10 +15,10 @@ use moka::sync::Cache;
 use crate::clock::UnixTime;
 use crate::config::{self, Config, ResponseStyle};
 use crate::model::{SessionId, TokenId};
-use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store, Warrant};
+use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store};
 use crate::tokens::{self, Moment, New, Ring, SignError};
 
-pub use crate::store::SessionRow;
+pub use crate::store::{SessionRow, Warrant};
 pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
 pub use closing::{LISTED, List};
@@ -352,6 +352,14 @@ impl Sessions {
             Some(generation) => caller.warrant(generation),
             None => caller.warrant(self.account_of(caller, now).await?.generation),
         }
+    }
+
+    /// Has the store confirm it where nothing is done but telling.
+    ///
+    /// # Errors
+    /// [`Refusal::Revoked`] when the token is dead; the store's.
+    pub async fn confirm(&self, warrant: Warrant) -> Result<(), Refusal> {
+        if self.store.honours(warrant).await? { Ok(()) } else { Err(Refusal::Revoked) }
     }
 
     /// Whether the token of a caller who was let in has been revoked meanwhile.

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 pub use attempt::{Attempt, Receipt, Tallies, Tally};
 pub use revocation::{Key, Kind, Revocation};
 pub use session::{
-    Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
+    Cleared, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
 };
 pub use sqlite::Store;
 

@@ -124,6 +124,17 @@ pub struct SessionRow {
     pub user_agent: Option<String>,
 }
 
+/// What became of an administrator's wish to delete all accounts but his own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// They are gone; the end of their tokens.
+    Done(Vec<Revocation>),
+    /// He is no administrator any more.
+    NoAdministrator,
+    /// His token is dead.
+    Refused,
+}
+
 /// What became of the wish to end one of one's own sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {

@@ -250,26 +250,33 @@ async fn a_namesake_of_a_deleted_account_starts_above_its_tokens() {
 #[tokio::test]
 async fn all_other_accounts_are_deleted_at_once() {
     on_each_store(async |store| {
-        let mut ids = vec![];
-        for username in ["alice", "bob", "carol"] {
-            ids.push(registered(store, username).await.id);
-        }
+        let alice = registered(store, "alice").await.id;
+        registered(store, "bob").await;
+        registered(store, "carol").await;
+        let (token, session) = (Key::token(None, "jti"), None);
+        let by = |generation| Warrant { username: name("alice"), generation: Generation(generation), token, session };
+        let clear = async |by| store.delete_other_accounts(by, AT, AT + HOUR).await.unwrap();
         store.raise_generation(&name("carol"), AT, AT + HOUR * 2).await.unwrap();
-        assert!(store.delete_other_accounts(Some(ids[0]), AT, AT + HOUR).await.unwrap().is_none(), "no administrator");
+        assert_eq!(clear(Some(by(0))).await, Cleared::NoAdministrator);
         assert_eq!(store.list_accounts(None, 10).await.unwrap().len(), 3);
         store.set_roles(&name("alice"), vec![Role::parse(ADMIN).unwrap()], AT, AT + HOUR).await.unwrap();
-        let mut ended = store.delete_other_accounts(Some(ids[0]), AT, AT + HOUR).await.unwrap().unwrap();
+        assert_eq!(clear(Some(by(0))).await, Cleared::Refused, "his roles have changed");
+        assert_eq!(store.list_accounts(None, 10).await.unwrap().len(), 3);
+        let Cleared::Done(mut ended) = clear(Some(by(1))).await else { panic!("refused") };
         ended.sort_by_key(|revocation| revocation.generation);
         let seen: Vec<_> = ended.iter().map(|revocation| (revocation.key, revocation.generation)).collect();
         assert_eq!(seen, [(Key::subject(None, "bob"), Generation(1)), (Key::subject(None, "carol"), Generation(2))]);
         let left = store.list_accounts(None, 10).await.unwrap();
-        assert_eq!(left.iter().map(|account| account.id).collect::<Vec<_>>(), [ids[0]]);
+        assert_eq!(left.iter().map(|account| account.id).collect::<Vec<_>>(), [alice]);
         let stored = store.revocations_after(0, 10).await.unwrap();
         let carol = stored.iter().find(|(_, revocation)| revocation.key == Key::subject(None, "carol")).unwrap();
         assert_eq!((carol.1.generation, carol.1.keep_until), (Generation(2), AT + HOUR * 2));
-        assert_eq!(store.delete_other_accounts(None, AT, AT + HOUR).await.unwrap().unwrap().len(), 1);
+        store.revoke(vec![self::token("jti")]).await.unwrap();
+        assert_eq!(clear(Some(by(1))).await, Cleared::Refused, "his token was revoked");
+        let Cleared::Done(ended) = clear(None).await else { panic!("refused") };
+        assert_eq!(ended.len(), 1);
         assert!(store.list_accounts(None, 10).await.unwrap().is_empty());
-        assert!(store.delete_other_accounts(None, AT, AT + HOUR).await.unwrap().unwrap().is_empty());
+        assert_eq!(clear(None).await, Cleared::Done(vec![]));
     })
     .await;
 }

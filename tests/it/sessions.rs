@@ -335,6 +335,27 @@ fn a_token_without_generation_dies_by_when_it_was_issued() {
 }
 
 #[test]
+fn a_dead_administrator_token_neither_lists_nor_deletes() {
+    let origin = Origin::start();
+    let first = Setup::new(origin.address).start();
+    let second = Setup::new(origin.address).start_in(first.folder.clone());
+    first.add_user("root", "admin");
+    first.register("alice");
+    for round in 0..10 {
+        let tokens = first.login("root");
+        let ask = |method| request(method, "/users").bearer(&tokens.access).send(second.public);
+        assert_eq!(ask("GET").status, 200, "{round}");
+        assert_eq!(end(&first, ["/logout", "/logout/all", "/logout/access"][round % 3], &tokens.access).0, 200);
+        // Not yet heard there perhaps, but the store decides.
+        assert_eq!((ask("GET").code(), ask("DELETE").code()), ("token_revoked", "token_revoked"), "{round}");
+    }
+    assert_eq!(
+        request("GET", "/users").bearer(&first.login("root").access).send(first.public).json()["users"][0]["username"],
+        "alice"
+    );
+}
+
+#[test]
 fn the_application_is_never_asked() {
     let origin = Origin::start();
     let all = json!([{"path": "/*", "upstream": "app", "auth": "public"}]);

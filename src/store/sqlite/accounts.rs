@@ -8,7 +8,7 @@ use crate::clock::UnixTime;
 use crate::model::{ADMIN, AccountId, Generation, Role, Username};
 use crate::secret::Secret;
 use crate::store::{
-    Account, Error, Key, Kind, NewAccount, NewPassword, NewSession, Registered, Revocation, Use, Warrant,
+    Account, Cleared, Error, Key, Kind, NewAccount, NewPassword, NewSession, Registered, Revocation, Use, Warrant,
 };
 
 // A namesake's tokens stay dead: the new account starts at the generation below which its name is revoked.
@@ -283,25 +283,28 @@ impl Store {
         .await
     }
 
-    /// Deletes all accounts but `keep`, with their sessions; their tokens end. One revocation for each that was deleted;
-    /// `None`, and nothing done, when `keep` is no administrator any more.
+    /// Deletes all accounts but that of an administrator whose token is live, with their sessions; their tokens end. One
+    /// revocation for each that was deleted. `None`: whoever it is may do it, and no account is spared.
     ///
     /// # Errors
     /// The store's.
     pub async fn delete_other_accounts(
         &self,
-        keep: Option<AccountId>,
+        by: Option<Warrant>,
         at: UnixTime,
         keep_until: UnixTime,
-    ) -> Result<Option<Vec<Revocation>>, Error> {
+    ) -> Result<Cleared, Error> {
         self.write(move |connection| {
-            if let Some(keep) = keep {
+            let mut keep = None;
+            if let Some(by) = by {
+                let Some((own, _)) = sessions::honour(connection, &by)? else { return Ok(Cleared::Refused) };
                 // Another administrator may have been faster.
                 let stands: bool =
-                    connection.prepare_cached(IS_ADMIN)?.query_row(params![keep.0, ADMIN], |row| row.get(0))?;
+                    connection.prepare_cached(IS_ADMIN)?.query_row(params![own.0, ADMIN], |row| row.get(0))?;
                 if !stands {
-                    return Ok(None);
+                    return Ok(Cleared::NoAdministrator);
                 }
+                keep = Some(own);
             }
             let term = Term { at, keep_until };
             let mut statement = connection.prepare_cached(DELETE_OTHERS)?;
@@ -310,7 +313,7 @@ impl Store {
             })?;
             let revocations = deleted.collect::<rusqlite::Result<Vec<_>>>()?;
             revocations.iter().try_for_each(|revocation| revocations::add(connection, revocation))?;
-            Ok(Some(revocations))
+            Ok(Cleared::Done(revocations))
         })
         .await
     }

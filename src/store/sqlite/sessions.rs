@@ -104,6 +104,14 @@ impl Store {
         .await
     }
 
+    /// Whether a token is live.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn honours(&self, by: Warrant) -> Result<bool, Error> {
+        self.seek(move |connection| Ok(honour(connection, &by)?.is_some())).await
+    }
+
     /// Ends a live session of the token's account.
     ///
     /// # Errors
@@ -154,7 +162,7 @@ pub(super) fn end(connection: &Connection, session: &SessionId, at: UnixTime) ->
 }
 
 /// The token's account and its generation, while the token is live.
-fn honour(connection: &Connection, by: &Warrant) -> rusqlite::Result<Option<(AccountId, Generation)>> {
+pub(super) fn honour(connection: &Connection, by: &Warrant) -> rusqlite::Result<Option<(AccountId, Generation)>> {
     let values = params![by.username.as_str(), by.generation.0, by.token.0, by.session.map(|key| key.0)];
     let read = |row: &Row<'_>| Ok((AccountId(row.get(0)?), Generation(row.get(1)?)));
     connection.prepare_cached(HONOUR)?.query_row(values, read).optional()

@@ -1,5 +1,7 @@
 //! `portcullis keys`: the keys that sign tokens, in the store itself; a running gateway hears of it within a second.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
 use crate::cli::witness::Witness;
@@ -7,8 +9,11 @@ use crate::cli::{ConfigPath, Refused, block_on, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::{Algorithm, Config};
 use crate::sessions::{STANDBY, last_use, make};
-use crate::store::{KeyState, SigningKey, Store};
+use crate::store::{self, KeyState, SigningKey, Store};
 use crate::telemetry::audit::{About, Event};
+
+/// How long a key is known before it signs at the soonest: every gateway on the database has heard of it within a second.
+const HEARD: Duration = Duration::from_secs(2);
 
 #[derive(Subcommand)]
 pub enum Keys {
@@ -19,7 +24,8 @@ pub enum Keys {
     },
     /// Make a new key. It is published now and signs in 15 minutes; the old one verifies until its last token has expired.
     Rotate {
-        /// Let it sign at once: services that verify with the published keys may not know it for ten minutes.
+        /// Let it sign as soon as all gateways on the database know it, after two seconds: services that verify with the
+        /// published keys may not know it for ten minutes.
         #[arg(long)]
         now: bool,
         #[command(flatten)]
@@ -95,20 +101,29 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     let until = last_use(now, life(config, store).await?);
     let keys = load_all(store).await?;
     let standby = keys.iter().find_map(|key| match key.state {
-        KeyState::Standby { signs_from } => Some((&key.kid, signs_from)),
+        KeyState::Standby { signs_from } => Some((&key.kid, signs_from, key.created)),
         KeyState::Signing | KeyState::Verifying { .. } | KeyState::Revoked { .. } => None,
     });
     let signing = keys.iter().find(|key| key.state == KeyState::Signing).map(|key| key.kid.clone());
     let (done, kid, said) = match standby {
-        Some((kid, signs_from)) if at_once => {
-            (store.promote_standby(signs_from, until).await?, kid.clone(), "signs from now on".to_owned())
+        Some((kid, signs_from, created)) if at_once => {
+            await_heard(created).await;
+            (promote(store, kid, signs_from, until).await?, kid.clone(), "signs from now on".to_owned())
         }
-        Some((kid, signs_from)) => {
+        Some((kid, signs_from, _)) => {
             return Err(Refused(format!(
                 "{kid} is the standby already, and signs from {signs_from}; --now does not wait"
             )));
         }
-        None if at_once || signing.is_none() => {
+        None if at_once && signing.is_some() => {
+            let signs_from = now + HEARD;
+            let key = make(algorithm, KeyState::Standby { signs_from }, now)?;
+            let kid = key.kid.clone();
+            let added = store.add_standby(key).await?;
+            await_heard(now).await;
+            (added && promote(store, &kid, signs_from, until).await?, kid, "signs from now on".to_owned())
+        }
+        None if signing.is_none() => {
             let key = make(algorithm, KeyState::Signing, now)?;
             let kid = key.kid.clone();
             (store.replace_key(signing, key, until).await?, kid, "signs from now on".to_owned())
@@ -126,6 +141,20 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     say(format_args!("{kid} {said}"));
     witness.tell(Event::KeyRotate, &about(kid));
     Ok(())
+}
+
+/// Waits until every gateway has heard of a key that was made then: one that has not would refuse its tokens.
+async fn await_heard(created: UnixTime) {
+    tokio::time::sleep((created + HEARD).since(clock::now()).min(HEARD)).await;
+}
+
+/// Lets the standby sign. Whether it does: a running gateway may have been faster.
+async fn promote(store: &Store, kid: &str, signs_from: UnixTime, until: UnixTime) -> Result<bool, store::Error> {
+    if store.promote_standby(signs_from, until).await? {
+        return Ok(true);
+    }
+    let keys = store.load_keys().await?.keys;
+    Ok(keys.iter().any(|key| key.kid == kid && key.state == KeyState::Signing))
 }
 
 async fn revoke(config: &Config, store: &Store, kid: String, force: bool) -> Result<(), Refused> {

@@ -1,5 +1,6 @@
 //! The keys that sign: made, published, rotated and revoked, each while the gateway runs, and kept encrypted.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -194,6 +195,36 @@ fn a_rotation_in_an_emergency_does_not_wait() {
     let third = keys(&gateway, &["rotate", "--now"]).split(' ').next().unwrap().to_owned();
     await_that("the third signs", || kid_of(&gateway.login("alice").access) == third);
     assert_eq!((gateway.try_token(&old), published_kids(&gateway).len()), (200, 3));
+}
+
+#[test]
+fn no_good_token_is_refused_while_keys_change() {
+    let origin = Origin::start();
+    let cheap = json!({"argon2": {"memory": "64KiB", "iterations": 1}});
+    let setup = setup(&origin, "EdDSA").set("identity.password", cheap);
+    let first = setup.clone().start();
+    let second = setup.start_in(Arc::clone(&first.folder));
+    let old = first.register("alice").access;
+    let changed = AtomicBool::new(false);
+    let follow = |signs: &Gateway, verifies: &Gateway| {
+        let mut kids = BTreeSet::new();
+        while !changed.load(Ordering::Relaxed) {
+            let token = signs.login("alice").access;
+            let answer = get("/secret").bearer(&token).send(verifies.public);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            kids.insert(kid_of(&token));
+        }
+        kids
+    };
+    let kids = std::thread::scope(|scope| {
+        let followers = [scope.spawn(|| follow(&first, &second)), scope.spawn(|| follow(&second, &first))];
+        for _ in 0..3 {
+            keys(&first, &["rotate", "--now"]);
+        }
+        changed.store(true, Ordering::Relaxed);
+        followers.map(|follower| follower.join().unwrap())
+    });
+    assert!(kids.iter().all(|kids| kids.len() >= 3 && kids.contains(&kid_of(&old))), "{kids:?}");
 }
 
 #[test]

@@ -103,6 +103,9 @@ pub struct SessionId(Arc<str>);
 pub struct TokenId(Arc<str>);
 
 impl SessionId {
+    /// The length of ours, in bytes.
+    pub const LENGTH: usize = 36;
+
     /// A fresh random one.
     pub fn random() -> Self {
         Self(Uuid::new_v4().to_string().into())

@@ -1,6 +1,7 @@
 //! The access log: one line a request. A worker formats its lines into a buffer of its own; one thread writes them, so
 //! that a slow reader of standard output never stops a request.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -19,6 +20,12 @@ const WAITING: usize = 256;
 
 /// A buffer of this size, in bytes, is handed over.
 const FULL: usize = 16 * 1024;
+
+/// The longest path that is written, in bytes.
+const LONGEST_PATH: usize = 2048;
+
+/// How every JWS begins: `{"` in base64url.
+const TOKEN_START: &str = "eyJ";
 
 /// One line.
 pub struct Line<'a> {
@@ -136,7 +143,7 @@ impl Line<'_> {
         write!(out, r#","client":"{}","method":"#, self.client)?;
         json_string(out, self.method)?;
         out.push_str(r#","path":"#);
-        json_string(out, self.path)?;
+        json_string(out, &printable(self.path))?;
         out.push_str(r#","route":"#);
         json_string(out, self.route)?;
         write!(out, r#","status":{},"duration_ms":{ms:.3}"#, self.status)?;
@@ -153,7 +160,12 @@ impl Line<'_> {
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         let ms = self.took.as_secs_f64() * 1000.0;
         let Self { time, client, status, .. } = self;
-        write!(out, "{time} {client} {} {} {status} {ms:.1} ms route=", plain(self.method), plain(self.path))?;
+        write!(
+            out,
+            "{time} {client} {} {} {status} {ms:.1} ms route=",
+            plain(self.method),
+            plain(&printable(self.path))
+        )?;
         json_string(out, self.route)?;
         for (name, value) in self.optional() {
             if let Some(value) = value {
@@ -174,6 +186,27 @@ impl Line<'_> {
             ("sid", self.session),
         ]
     }
+}
+
+/// A path as it may be written: not without end, and without the tokens that somebody has put there.
+fn printable(path: &str) -> Cow<'_, str> {
+    let end = path.floor_char_boundary(LONGEST_PATH);
+    let (mut left, cut) = (path.get(..end).unwrap_or_default(), path.len() > end);
+    if !cut && !left.contains(TOKEN_START) {
+        return Cow::Borrowed(path);
+    }
+    let mut shown = String::with_capacity(left.len());
+    while let Some((before, rest)) = left.split_once(TOKEN_START) {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '%' | '=');
+        let (body, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+        // What was cut off may have held the other dot.
+        let dots = body.matches('.').count() + body.matches("%2").count() + usize::from(cut && after.is_empty());
+        let shape = if dots >= 2 { "[token]" } else { TOKEN_START };
+        shown.extend([before, shape, if dots >= 2 { "" } else { body }]);
+        left = after;
+    }
+    shown.extend([left, if cut { "…" } else { "" }]);
+    Cow::Owned(shown)
 }
 
 /// Terminals obey control characters; a path must not.
@@ -204,6 +237,25 @@ pub(super) fn json_string(out: &mut String, text: &str) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_written_without_tokens_and_without_end() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl-_";
+        for (path, expected) in [
+            ("/a/b.c.d".to_owned(), "/a/b.c.d"),
+            (format!("/sessions/{token}"), "/sessions/[token]"),
+            (format!("/a/x={token}/b;{token}!"), "/a/x=[token]/b;[token]!"),
+            (format!("/{}", token.replace('.', "%2E")), "/[token]"),
+            ("/eyJafjalla/eyJ.html".to_owned(), "/eyJafjalla/eyJ.html"),
+            ("/eyJ".to_owned(), "/eyJ"),
+        ] {
+            assert_eq!(printable(&path), expected);
+        }
+        let long = format!("/{}é/", "x".repeat(LONGEST_PATH - 2));
+        assert_eq!(printable(&long), format!("/{}…", "x".repeat(LONGEST_PATH - 2)));
+        let cut = format!("/{}{token}", "x".repeat(LONGEST_PATH - 30));
+        assert_eq!(printable(&cut), format!("/{}[token]…", "x".repeat(LONGEST_PATH - 30)));
+    }
 
     #[test]
     fn lines_are_json_whatever_stands_in_them() {

@@ -125,6 +125,9 @@ fn no_secret_is_ever_logged() {
     let _ = post("/token/refresh").bearer(&tokens.refresh).send(gateway.public);
     let _ = post("/logout/access").bearer(&tokens.access).send(gateway.public);
     let _ = request("GET", "/users").bearer(&other.access).send(gateway.public);
+    let _ = get(&format!("/public/{}/x", other.access)).send(gateway.public);
+    let _ = get(&format!("/nowhere/{}%zz", other.access)).send(gateway.public);
+    let _ = request("DELETE", &format!("/sessions/{}", other.refresh)).bearer(&other.access).send(gateway.public);
     gateway.signal("TERM");
     gateway.await_end();
     let output = gateway.output();

@@ -322,6 +322,8 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// # Errors
 /// [`Error::Invalid`] with everything that is wrong.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Error> {
+    // Some editors put a mark in front of UTF-8, which YAML would take for a document of its own.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let folder = path.parent().unwrap_or(Path::new(""));
     file::File::parse(text)
         .map_err(|problem| resolve::Wrong { problems: vec![problem], files: Vec::new() })

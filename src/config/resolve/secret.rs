@@ -55,12 +55,24 @@ fn read_file(reader: &mut Reader<'_>, key: &Key, path: &Text) -> Option<Secret> 
             let line = line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
             Some(Secret::new(line))
         }
+        // Whoever takes this key for the other one should not find his secret in the log.
+        Err(error) if is_like_a_secret(&written, &path) => {
+            let remedy = "It takes the path of a file; a secret itself goes to the key without `_file`";
+            reader.refuse(key, format!("the file that it names cannot be read: {error}"), remedy);
+            None
+        }
         Err(error) => {
             let remedy = reader.start_of(&written);
             reader.refuse(key, format!("{shown} cannot be read: {error}"), remedy);
             None
         }
     }
+}
+
+/// Long, without a suffix, and in no folder that there is.
+fn is_like_a_secret(written: &str, path: &Path) -> bool {
+    let in_folder = written.contains('/') && path.parent().is_some_and(Path::is_dir);
+    written.len() >= 24 && !written.starts_with('/') && !written.contains('.') && !in_folder
 }
 
 /// At most a byte more than [`LARGEST`]: a device would never end.

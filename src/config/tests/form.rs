@@ -213,6 +213,11 @@ fn a_route_without_a_check_is_public() {
 }
 
 #[test]
+fn a_mark_before_utf8_is_no_document() {
+    assert_eq!(super::load("\u{feff}log: {level: debug}").log.level, super::load("log: {level: debug}").log.level);
+}
+
+#[test]
 fn syntax() {
     assert_snapshot!(errors("server:
 	listen: x"), @r"

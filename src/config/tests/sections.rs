@@ -211,6 +211,11 @@ fn secrets() {
         Keep one of the two
     ");
     assert_snapshot!(errors("tokens: {secret_file: /nonexistent/jwt.key}"), @"gateway.yaml:1: tokens.secret_file: /nonexistent/jwt.key cannot be read: No such file or directory (os error 2)");
+    let secret = "c2VjcmV0/c2VjcmV0c2VjcmV0c2VjcmV0";
+    for secret in [secret, &secret.replace('/', "+")] {
+        let said = errors(&format!("tokens: {{secret_file: {secret}}}"));
+        assert!(said.contains("goes to the key without `_file`") && !said.contains(secret), "{said}");
+    }
     assert_snapshot!(errors(r#"tokens: {secret_file: ""}"#), @r"
     gateway.yaml:1: tokens.secret_file: is empty
         Leave the key out instead

@@ -10,6 +10,9 @@ mod cors;
 mod trusted;
 mod change;
 mod attempts;
+mod files;
+mod rules;
+mod tokens;
 
 use std::path::Path;
 

@@ -215,3 +215,104 @@ fn verification() {
         The keys here are: ca, insecure_skip_verify
     ");
 }
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn upstream_servers() {
+    assert_snapshot!(errors("upstreams: {app: {servers: []}}"), @r"
+    gateway.yaml:1: upstreams.app.servers: is an empty list
+        Give one server at least, such as http://127.0.0.1:5000
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["h:80"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `h:80` is not a URL
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["127.0.0.1"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `127.0.0.1` is not a URL
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["ftp://h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `ftp` is not a possible scheme
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://user:hunter2@h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no user or password
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["user:hunter2@h"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: is not a URL
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h/base"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no path, query or fragment
+        Write just scheme, host and port; a route's strip_prefix changes the path that is sent
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h?x"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL of a server has no path, query or fragment
+        Write just scheme, host and port; a route's strip_prefix changes the path that is sent
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the URL has no host
+        Write http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:0"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `0` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:99999"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `99999` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h:"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: an empty text is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://[::1"]}}"#), @"gateway.yaml:1: upstreams.app.servers[0]: `[::1` is not an IPv6 address");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://::1"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `::1` lacks brackets
+        Write [::1]
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://1.2.3.4.5"]}}"#), @"gateway.yaml:1: upstreams.app.servers[0]: `1.2.3.4.5` looks like an IPv4 address, but is none");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://a_b..c"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `a_b..c` is not a host name
+        A host name has the characters a-z 0-9 - _ and single dots
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://bücher.example"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: `bücher.example` has letters beyond ASCII
+        Write its punycode form, which begins with xn--
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: [{url: "http://h", weight: 0}, {url: "http://i", weight: 0}]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers: every weight is 0, so that no server would get a request
+        Give one a weight of 1
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: [{url: "http://h", weight: 1000}]}}"#), @"gateway.yaml:1: upstreams.app.servers[0].weight: must be from 0 to 256");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://h", "http://H:80/"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[1]: `h:80` stands twice
+        Keep one of the two, with a larger weight
+    ");
+    assert_snapshot!(errors(r#"upstreams: {app: {servers: ["http://${EMPTY}"]}}"#), @r"
+    gateway.yaml:1: upstreams.app.servers[0]: the environment variable EMPTY is empty
+        Set EMPTY, or give a default: ${EMPTY:-default}
+    ");
+    assert_snapshot!(errors(r#"upstreams: {"a b": {servers: [http://h]}}"#), @r"
+    gateway.yaml:1: upstreams.a b: `a b` is not a name for an upstream
+        It has letters, digits, - and _, and begins with a letter or digit
+    ");
+    assert_snapshot!(errors("upstreams: {-a: {servers: [http://h]}}"), @r"
+    gateway.yaml:1: upstreams.-a: `-a` is not a name for an upstream
+        It has letters, digits, - and _, and begins with a letter or digit
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: ""}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: is empty
+        Write keep, upstream or a host name
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: "a/b"}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: `a/b` is not just a host name
+        Leave out scheme and path
+    ");
+    assert_snapshot!(errors(r#"upstreams: {a: {servers: [http://h], host: "a:b"}}"#), @r"
+    gateway.yaml:1: upstreams.a.host: `b` is not a port
+        A port is a number from 1 to 65535
+    ");
+    assert_snapshot!(errors("upstreams: {a: {servers: [http://h], timeouts: {connect: 0s}}}"), @"gateway.yaml:1: upstreams.a.timeouts.connect: must be at least 1ms");
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::accounts::{Accounts, HashError, Hasher, Refusals};
+use crate::accounts::{Accounts, HashError, Hasher, Ledger};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{self, Answerers, Gate, Worker, route};
@@ -77,7 +77,7 @@ struct Lasting {
     blocklist: Blocklist,
     freshness: Freshness,
     hasher: Hasher,
-    refusals: Refusals,
+    attempts: Ledger,
     metrics: Metrics,
     access: access::Writer,
     audit: audit::Writer,
@@ -108,7 +108,7 @@ impl App {
             blocklist: feed.blocklist().clone(),
             freshness: feed.freshness().clone(),
             hasher: Hasher::start(config.identity.password.argon2, cores())?,
-            refusals: Refusals::default(),
+            attempts: Ledger::default(),
             store,
             metrics,
             access,
@@ -179,7 +179,7 @@ impl App {
         self.lasting.metrics.read_key_sets(&self.lasting.keyring.ages(clock::monotonic()));
         self.lasting.metrics.encode(Reading {
             connections,
-            attempts: self.lasting.refusals.counts(),
+            attempts: self.lasting.attempts.refused(),
             revocations: self.lasting.blocklist.count(),
             store_up: freshness.is_reachable(),
             feed_silence: freshness.silence(),
@@ -222,8 +222,8 @@ impl Lasting {
             freshness: self.freshness.clone(),
         };
         let sessions = Arc::new(Sessions::new(&config, truth, longest));
-        let refusals = self.refusals.clone();
-        let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), refusals, &config.identity);
+        let attempts = self.attempts.clone();
+        let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), attempts, &config.identity);
         let identity = Identity::new(accounts, Arc::clone(&sessions), self.audit.clone(), &config);
         let past = previous.map(|previous| previous.gate.upstreams());
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;

@@ -40,20 +40,24 @@ impl Reason {
     const LABELS: [&'static str; 3] = ["account", "address", "queue"];
 }
 
-/// How many attempts were refused, by reason. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Refusals(Arc<[AtomicU64; Reason::LABELS.len()]>);
+/// What is known of attempts in this process, whatever its configuration: those under way, and how many were refused.
+/// Clones share it.
+#[derive(Clone, Default)]
+pub struct Ledger {
+    refused: Arc<[AtomicU64; Reason::LABELS.len()]>,
+    unsettled: Unsettled,
+}
 
-impl Refusals {
-    /// Each reason's label and number.
-    pub fn counts(&self) -> [(&'static str, u64); Reason::LABELS.len()] {
-        let mut numbers = self.0.iter().map(|number| number.load(Ordering::Relaxed));
+impl Ledger {
+    /// Each reason's label, and how many were refused for it.
+    pub fn refused(&self) -> [(&'static str, u64); Reason::LABELS.len()] {
+        let mut numbers = self.refused.iter().map(|number| number.load(Ordering::Relaxed));
         Reason::LABELS.map(|label| (label, numbers.next().unwrap_or_default()))
     }
 
-    /// Counts one.
+    /// Counts one that is refused.
     pub(super) fn count(&self, reason: Reason) {
-        if let Some(number) = self.0.get(reason as usize) {
+        if let Some(number) = self.refused.get(reason as usize) {
             number.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -79,13 +83,12 @@ impl<'a> Try<'a> {
 pub(super) struct Guard {
     store: Store,
     limits: config::Attempts,
-    refusals: Refusals,
-    unsettled: Unsettled,
+    ledger: Ledger,
 }
 
 impl Guard {
-    pub fn new(store: Store, limits: config::Attempts, refusals: Refusals) -> Self {
-        Self { store, limits, refusals, unsettled: Unsettled::default() }
+    pub fn new(store: Store, limits: config::Attempts, ledger: Ledger) -> Self {
+        Self { store, limits, ledger }
     }
 
     /// Whether addresses are told apart at all.
@@ -96,7 +99,7 @@ impl Guard {
     /// Notes why there is no hash.
     pub fn note(&self, error: &HashError) {
         match error {
-            HashError::Busy | HashError::Crowded => self.refusals.count(Reason::Queue),
+            HashError::Busy | HashError::Crowded => self.ledger.count(Reason::Queue),
             HashError::Abandoned
             | HashError::Ended
             | HashError::Argon2(_)
@@ -118,7 +121,7 @@ impl Guard {
         if limits.per_account.is_none() && limits.per_address.is_none() {
             return Ok(None);
         }
-        let mut visit = self.unsettled.visit(attempt);
+        let mut visit = self.ledger.unsettled.visit(attempt);
         let patience = Instant::now() + PATIENCE;
         let Wait { reason, left, .. } = loop {
             let wait = match self.count(attempt, limits, &mut visit).await? {
@@ -130,7 +133,7 @@ impl Guard {
                 Ok(false) | Err(_) => break wait,
             }
         };
-        self.refusals.count(reason);
+        self.ledger.count(reason);
         Err(Error::TooManyAttempts(left))
     }
 

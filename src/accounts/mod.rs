@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::store::{self, NewAccount, NewPassword, NewSession, Receipt, Registered, Revocation, Store, Warrant};
 
 pub use crate::store::{Account, Cleared};
-pub use attempts::Refusals;
+pub use attempts::Ledger;
 pub use legacy::{Legacy, Unusable};
 pub use password::{Error as HashError, Hasher};
 
@@ -132,9 +132,9 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Builds the part; `refusals` counts the attempts that it refuses.
-    pub fn new(store: Store, hasher: Hasher, refusals: Refusals, settings: &config::Identity) -> Self {
-        let guard = Guard::new(store.clone(), settings.attempts, refusals);
+    /// Builds the part; `ledger` is that of the process.
+    pub fn new(store: Store, hasher: Hasher, ledger: Ledger, settings: &config::Identity) -> Self {
+        let guard = Guard::new(store.clone(), settings.attempts, ledger);
         Self { store, hasher, rules: settings.password, guard }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::accounts::{Accounts, Applicant, Change, Hasher, Refusals};
+use crate::accounts::{Accounts, Applicant, Change, Hasher, Ledger};
 use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
 use crate::clock;
@@ -106,7 +106,7 @@ impl Office {
         let config = load(&path.path)?;
         let store = if make { Store::open(&config.store)? } else { Store::open_existing(&config.store)? };
         let hasher = Hasher::start(config.identity.password.argon2, 1)?;
-        let accounts = Accounts::new(store.clone(), hasher, Refusals::default(), &config.identity);
+        let accounts = Accounts::new(store.clone(), hasher, Ledger::default(), &config.identity);
         Ok(Self { config, store, accounts })
     }
 }

@@ -234,7 +234,7 @@ fn hang_up(gateway: &Gateway, name: &str, password: &str) {
 fn who_hangs_up_is_judged_all_the_same() {
     let origin = Origin::start();
     let gateway = setup(&origin, json!({"per_account": "1/15m"}))
-        .set("identity.password", json!({"argon2": {"memory": "64MiB", "iterations": 24}}))
+        .set("identity.password", json!({"argon2": {"memory": "64MiB", "iterations": 48}}))
         .start();
     assert_eq!(register(&gateway, HOME, "alice").status, 201);
     let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();

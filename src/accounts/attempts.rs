@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::accounts::unsettled::{Unsettled, Visit};
+use crate::accounts::unsettled::{Turn, Unsettled, Visit};
 use crate::accounts::{Error, HashError};
 use crate::clock::UnixTime;
 use crate::config::{self, Rate};
@@ -108,12 +108,17 @@ impl Guard {
         }
     }
 
-    /// Counts an attempt as a failure, until it is known to be none. `None`: nothing is counted. What is in the way of it
-    /// may be attempts of whose outcome nothing is known yet either, which is waited for.
+    /// Counts an attempt as a failure, until it is known to be none. What is in the way of it may be attempts of whose
+    /// outcome nothing is known yet either, which is waited for.
     ///
     /// # Errors
     /// [`Error::TooManyAttempts`], the store.
-    pub async fn admit(&self, attempt: Try<'_>) -> Result<Option<Receipt>, Error> {
+    pub async fn admit(&self, attempt: Try<'_>) -> Result<Admission, Error> {
+        let receipt = self.receipt(attempt).await?;
+        Ok(Admission { receipt, store: self.store.clone(), at: attempt.at })
+    }
+
+    async fn receipt(&self, attempt: Try<'_>) -> Result<Option<Receipt>, Error> {
         let limits = match attempt.name {
             Some(_) => self.limits,
             None => config::Attempts { per_account: None, ..self.limits },
@@ -123,18 +128,29 @@ impl Guard {
         }
         let mut visit = self.ledger.unsettled.visit(attempt);
         let patience = Instant::now() + PATIENCE;
-        let Wait { reason, left, .. } = loop {
+        let mut turn: Option<Turn> = None;
+        loop {
             let wait = match self.count(attempt, limits, &mut visit).await? {
-                Ok(receipt) => return Ok(Some(receipt.holding(visit))),
+                Ok(receipt) => {
+                    if let Some(turn) = turn {
+                        turn.use_up(None);
+                    }
+                    return Ok(Some(receipt.holding(visit)));
+                }
                 Err(wait) => wait,
             };
-            match timeout_at(patience, visit.another(wait.reason, wait.excess)).await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => break wait,
+            if let Some(mut next) = visit.another(wait.reason, wait.excess) {
+                if let Some(turn) = turn {
+                    turn.use_up(Some(&next));
+                }
+                if timeout_at(patience, next.come()).await.is_ok() {
+                    turn = Some(next);
+                    continue;
+                }
             }
-        };
-        self.ledger.count(reason);
-        Err(Error::TooManyAttempts(left))
+            self.ledger.count(wait.reason);
+            return Err(Error::TooManyAttempts(wait.left));
+        }
     }
 
     async fn count(
@@ -158,20 +174,35 @@ impl Guard {
         Ok(counted)
     }
 
-    /// Takes back an attempt that came to nothing.
-    pub fn take_back(&self, receipt: Option<Receipt>, at: UnixTime) {
-        if let Some(receipt) = receipt {
-            self.store.take_back_attempt(receipt, at);
-        }
-    }
-
     /// Notes a good login. It takes back its own count and no more: what others have counted up keeps delaying them, and
     /// the address is known from now on, so that they no longer delay it.
-    pub fn welcome(&self, account: AccountId, (address, at): (IpAddr, UnixTime), receipt: Option<Receipt>) {
+    pub fn welcome(&self, account: AccountId, (address, at): (IpAddr, UnixTime), admission: Option<Admission>) {
         if self.limits.per_account.is_some() {
+            let receipt = admission.and_then(|mut admission| admission.receipt.take());
             self.store.remember_address(account, Household::of(address), (at, at + ACQUAINTANCE), receipt);
-        } else {
-            self.take_back(receipt, at);
+        }
+    }
+}
+
+/// An attempt that counts as a failure. Dropped without a word, it is taken back: nobody knows what it was.
+pub(super) struct Admission {
+    /// `None`: nothing is counted.
+    receipt: Option<Receipt>,
+    store: Store,
+    at: UnixTime,
+}
+
+impl Admission {
+    /// It was a failure, or is one of those that count whatever they come to.
+    pub fn stand(mut self) {
+        self.receipt = None;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            self.store.take_back_attempt(receipt, self.at);
         }
     }
 }

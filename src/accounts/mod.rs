@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 use crate::config;
 use crate::model::{Role, Username, UsernameError};
 use crate::secret::Secret;
-use crate::store::{self, NewAccount, NewPassword, NewSession, Receipt, Registered, Revocation, Store, Warrant};
+use crate::store::{self, NewAccount, NewPassword, NewSession, Registered, Revocation, Store, Warrant};
 
 pub use crate::store::{Account, Cleared};
 pub use attempts::Ledger;
@@ -165,24 +165,19 @@ impl Accounts {
     pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
         let (address, at) = (applicant.address, applicant.at);
         let username = self.check_rules(applicant.username, &applicant.password)?;
-        let receipt = match address {
-            Some(address) => self.guard.admit(Try { name: None, address, at }).await?,
-            None => None,
-        };
-        match self.enrol(username, applicant).await {
+        let Some(address) = address else { return self.enrol(username, applicant).await };
+        let admission = self.guard.admit(Try { name: None, address, at }).await?;
+        let enrolled = self.enrol(username, applicant).await;
+        match &enrolled {
             Ok(account) => {
-                if let Some(address) = address {
-                    self.guard.welcome(account.id, (address, at), None);
-                }
-                Ok(account)
+                admission.stand();
+                self.guard.welcome(account.id, (address, at), None);
             }
-            Err(taken @ Error::Taken(_)) => Err(taken),
+            Err(Error::Taken(_)) => admission.stand(),
             // It came to nothing through no fault of his.
-            Err(outage) => {
-                self.guard.take_back(receipt, at);
-                Err(outage)
-            }
+            Err(_) => drop(admission),
         }
+        enrolled
     }
 
     async fn enrol(&self, username: Username, applicant: Applicant<'_>) -> Result<Account, Error> {
@@ -205,32 +200,32 @@ impl Accounts {
     /// # Errors
     /// [`Error::WrongCredentials`], [`Error::TooManyAttempts`], a full queue, the store.
     pub async fn authenticate(&self, attempt: Attempt) -> Result<Account, Error> {
-        let (address, at) = (attempt.address, attempt.now);
-        let receipt = self.guard.admit(Try { name: Some(&attempt.username), address, at }).await?;
-        // Once counted it is settled, even if whoever asked hangs up: a right password must not stay a failure.
+        // In a task, which goes on when whoever asked hangs up: a right password must not stay a failure, nor a wrong one be
+        // none.
         let asker = Arc::new(Asker);
         let accounts = self.clone();
         let gone = Arc::downgrade(&asker);
-        let settled = tokio::spawn(async move { accounts.settle(attempt, gone, receipt).await });
+        let settled = tokio::spawn(async move { accounts.settle(attempt, gone).await });
         settled.await.unwrap_or(Err(Error::Hash(HashError::Ended)))
     }
 
-    async fn settle(&self, attempt: Attempt, asker: Weak<Asker>, receipt: Option<Receipt>) -> Result<Account, Error> {
+    async fn settle(&self, attempt: Attempt, asker: Weak<Asker>) -> Result<Account, Error> {
         let (address, at) = (attempt.address, attempt.now);
+        let admission = self.guard.admit(Try { name: Some(&attempt.username), address, at }).await?;
         match self.recognise(attempt, asker).await {
             Ok((account, outdated)) => {
-                self.guard.welcome(account.id, (address, at), receipt);
+                self.guard.welcome(account.id, (address, at), Some(admission));
                 if let Some(password) = outdated {
                     self.renew_hash(&account, password, address).await;
                 }
                 Ok(account)
             }
-            Err(wrong @ Error::WrongCredentials { .. }) => Err(wrong),
-            // Whether it was right remains unknown.
-            Err(outage) => {
-                self.guard.take_back(receipt, at);
-                Err(outage)
+            Err(wrong @ Error::WrongCredentials { .. }) => {
+                admission.stand();
+                Err(wrong)
             }
+            // Whether it was right remains unknown.
+            Err(outage) => Err(outage),
         }
     }
 

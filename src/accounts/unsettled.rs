@@ -1,17 +1,17 @@
 //! Attempts whose outcome is not known yet. Each counts as a failure until it is, so whoever comes too early only because of
 //! them need not be refused: he waits until they are settled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::oneshot;
 
 use super::attempts::{Reason, Try};
 use crate::model::Household;
 use crate::store::Key;
 
 /// How many may wait for the same name or address.
-const MOST_WAITING: usize = 32;
+const MOST_WAITING: usize = 256;
 
 /// What attempts have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,90 +21,128 @@ enum Mark {
 }
 
 /// Where attempts of one mark meet.
+#[derive(Default)]
 struct Lane {
-    /// How many are not settled. Who listens is told when one is, never when one begins.
-    unsettled: watch::Sender<u32>,
-    waiting: Semaphore,
+    /// How many attempts are here at all.
+    present: usize,
+    /// How many of them are counted and not settled.
+    unsettled: u32,
+    /// How many have been settled so far.
+    settled: u64,
+    /// Each is told of one settlement, in the order in which they came: one that is taken back makes room for one.
+    waiting: VecDeque<oneshot::Sender<()>>,
+}
+
+impl Lane {
+    /// Whether as many wait as may.
+    fn is_full(&mut self) -> bool {
+        if self.waiting.len() >= MOST_WAITING {
+            self.waiting.retain(|told| !told.is_closed());
+        }
+        self.waiting.len() >= MOST_WAITING
+    }
+
+    /// Tells the first who still waits.
+    fn tell(&mut self) {
+        while let Some(first) = self.waiting.pop_front() {
+            if first.send(()).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 /// The attempts under way in this process. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Unsettled(Arc<Mutex<HashMap<Mark, Arc<Lane>>>>);
+pub(super) struct Unsettled(Arc<Mutex<HashMap<Mark, Lane>>>);
 
 impl Unsettled {
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Mark, Arc<Lane>>> {
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Mark, Lane>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An attempt that is about to be judged: from here on it hears of those that are settled.
+    /// An attempt that is about to be judged: from here on it misses none that is settled.
     pub fn visit(&self, attempt: Try<'_>) -> Visit {
-        let name = attempt.name.map(|name| self.seat(Mark::Name(Key::subject(None, name))));
-        let address = self.seat(Mark::Address(Household::of(attempt.address)));
-        Visit { unsettled: self.clone(), seats: [name, Some(address)], begun: false }
-    }
-
-    fn seat(&self, mark: Mark) -> Seat {
-        let fresh = || Arc::new(Lane { unsettled: watch::Sender::new(0), waiting: Semaphore::new(MOST_WAITING) });
-        let lane = Arc::clone(self.lanes().entry(mark).or_insert_with(fresh));
-        let news = lane.unsettled.subscribe();
-        Seat { mark, lane, news }
+        let mut lanes = self.lanes();
+        let mut seat = |mark| {
+            let lane = lanes.entry(mark).or_default();
+            lane.present += 1;
+            Seat { mark, seen: lane.settled }
+        };
+        let name = attempt.name.map(|name| seat(Mark::Name(Key::subject(None, name))));
+        let address = seat(Mark::Address(Household::of(attempt.address)));
+        Visit { unsettled: self.clone(), name, address, begun: false }
     }
 }
 
+/// Where an attempt stands, and what had been settled there when it was about to be judged.
 struct Seat {
     mark: Mark,
-    lane: Arc<Lane>,
-    news: watch::Receiver<u32>,
+    seen: u64,
 }
 
 /// One attempt among those of the same name and address. Once begun, it is settled when it is dropped.
 pub(super) struct Visit {
     unsettled: Unsettled,
-    /// At the name and at the address.
-    seats: [Option<Seat>; 2],
+    name: Option<Seat>,
+    address: Seat,
     begun: bool,
 }
 
 impl Visit {
+    fn each_lane(&self, mut change: impl FnMut(&mut Lane)) {
+        let mut lanes = self.unsettled.lanes();
+        for seat in self.name.iter().chain([&self.address]) {
+            lanes.get_mut(&seat.mark).map(&mut change);
+        }
+    }
+
     /// It is about to be counted: others may wait for it.
     pub fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
-            for seat in self.seats.iter().flatten() {
-                seat.lane.unsettled.send_if_modified(|number| {
-                    *number += 1;
-                    false
-                });
-            }
+            self.each_lane(|lane| lane.unsettled += 1);
         }
     }
 
     /// It was not counted after all.
     pub fn withdraw(&mut self) {
         if std::mem::take(&mut self.begun) {
-            for seat in self.seats.iter().flatten() {
-                seat.lane.unsettled.send_modify(|number| *number = number.saturating_sub(1));
-            }
+            self.each_lane(|lane| {
+                lane.unsettled = lane.unsettled.saturating_sub(1);
+                lane.settled += 1;
+                lane.tell();
+            });
         }
     }
 
-    /// Waits until another one has been settled since this one was judged last. `false`, at once, where that is no use:
-    /// fewer than `needed` are under way, or too many wait already.
-    pub async fn another(&mut self, reason: Reason, needed: u32) -> bool {
-        let [name, address] = &mut self.seats;
-        let seat = match reason {
-            Reason::Account => name,
-            Reason::Address => address,
-            Reason::Queue => return false,
-        };
-        let Some(Seat { lane, news, .. }) = seat else { return false };
-        // In this order: one that is settled in between is seen by either.
-        let enough = *lane.unsettled.borrow() >= needed;
-        if !enough && !news.has_changed().unwrap_or_default() {
-            return false;
+    fn seat(&mut self, reason: Reason) -> Option<&mut Seat> {
+        match reason {
+            Reason::Account => self.name.as_mut(),
+            Reason::Address => Some(&mut self.address),
+            Reason::Queue => None,
         }
-        let Ok(_place) = lane.waiting.try_acquire() else { return false };
-        news.changed().await.is_ok()
+    }
+
+    /// Waits until another one has been settled since this one was judged last. `None`, at once, where that is no use: fewer
+    /// than `needed` are under way, or too many wait already.
+    pub fn another(&mut self, reason: Reason, needed: u32) -> Option<Turn> {
+        let unsettled = self.unsettled.clone();
+        let seat = self.seat(reason)?;
+        let mut lanes = unsettled.lanes();
+        let lane = lanes.get_mut(&seat.mark)?;
+        let (told, turn) = oneshot::channel();
+        if lane.settled != std::mem::replace(&mut seat.seen, lane.settled) {
+            // Nobody is told of that one any more.
+            let _ = told.send(());
+        } else if lane.unsettled < needed || lane.is_full() {
+            return None;
+        } else {
+            lane.waiting.push_back(told);
+        }
+        let mark = seat.mark;
+        drop(lanes);
+        Some(Turn { unsettled, mark, told: turn, is_told: false })
     }
 }
 
@@ -112,12 +150,43 @@ impl Drop for Visit {
     fn drop(&mut self) {
         self.withdraw();
         let mut lanes = self.unsettled.lanes();
-        for Seat { mark, lane, .. } in self.seats.iter_mut().filter_map(Option::take) {
-            drop(lane);
-            // Nobody else takes one without the lock.
-            if lanes.get(&mark).is_some_and(|lane| Arc::strong_count(lane) == 1) {
-                lanes.remove(&mark);
+        for seat in self.name.iter().chain([&self.address]) {
+            if let Some(lane) = lanes.get_mut(&seat.mark) {
+                lane.present -= 1;
+                if lane.present == 0 {
+                    lanes.remove(&seat.mark);
+                }
             }
+        }
+    }
+}
+
+/// To be told of a settlement. Whoever is told and makes no use of it, drops this: then the next one is told.
+pub(super) struct Turn {
+    unsettled: Unsettled,
+    mark: Mark,
+    told: oneshot::Receiver<()>,
+    is_told: bool,
+}
+
+impl Turn {
+    /// Waits for it.
+    pub async fn come(&mut self) {
+        self.is_told = (&mut self.told).await.is_ok();
+    }
+
+    /// It was made use of: there was room, and it is taken; or there was none, and `next` is waited for.
+    pub fn use_up(mut self, next: Option<&Self>) {
+        if next.is_none_or(|next| next.mark == self.mark) {
+            self.is_told = false;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.is_told || self.told.try_recv().is_ok() {
+            self.unsettled.lanes().get_mut(&self.mark).map(Lane::tell);
         }
     }
 }
@@ -141,63 +210,86 @@ mod tests {
         visit
     }
 
-    /// Polls once.
-    fn poll(future: &mut (impl Future<Output = bool> + Unpin)) -> Poll<bool> {
-        std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    /// Whether it has been told.
+    fn has_come(turn: &mut Turn) -> bool {
+        let mut coming = Box::pin(turn.come());
+        coming.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn who_waits_is_told_of_his_own_kind_only() {
+    #[test]
+    fn who_waits_is_told_of_his_own_kind_only() {
         let unsettled = Unsettled::default();
         let (alike, other) = (begun(&unsettled, "alice", 1), begun(&unsettled, "bob", 1));
         let mut late = visit(&unsettled, "alice", 2);
-        let mut wait = Box::pin(late.another(Reason::Account, 1));
-        assert_eq!(poll(&mut wait), Poll::Pending);
+        let mut turn = late.another(Reason::Account, 1).unwrap();
         drop(other);
         // One that begins is no news.
         let next = begun(&unsettled, "alice", 3);
-        assert_eq!(poll(&mut wait), Poll::Pending);
+        assert!(!has_come(&mut turn));
         drop(alike);
-        assert_eq!(poll(&mut wait), Poll::Ready(true));
-        drop(wait);
-        let mut again = Box::pin(late.another(Reason::Account, 1));
-        assert_eq!(poll(&mut again), Poll::Pending);
+        assert!(has_come(&mut turn));
         drop(next);
-        assert_eq!(poll(&mut again), Poll::Ready(true));
-        drop(again);
+        drop(turn);
         drop(late);
         assert!(unsettled.lanes().is_empty(), "lanes were left behind");
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_is_settled_before_the_wait_is_not_missed() {
+    #[test]
+    fn what_is_settled_before_the_wait_is_not_missed() {
         let unsettled = Unsettled::default();
         let other = begun(&unsettled, "alice", 1);
         let mut late = visit(&unsettled, "alice", 2);
         drop(other);
-        assert!(late.another(Reason::Account, 1).await, "settled since it was judged");
-        assert!(!late.another(Reason::Account, 1).await, "nothing is under way");
-        assert!(!late.another(Reason::Address, 1).await);
-        assert!(!late.another(Reason::Queue, 0).await);
+        assert!(has_come(&mut late.another(Reason::Account, 1).unwrap()), "settled since it was judged");
+        assert!(late.another(Reason::Account, 1).is_none(), "nothing is under way");
+        assert!(late.another(Reason::Address, 1).is_none());
+        assert!(late.another(Reason::Queue, 0).is_none());
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn nobody_waits_in_vain() {
+    #[test]
+    fn nobody_waits_in_vain() {
         let unsettled = Unsettled::default();
         let under_way = [1, 2].map(|host| begun(&unsettled, "alice", host));
         let mut late = visit(&unsettled, "alice", 3);
-        assert!(!late.another(Reason::Account, 3).await, "both of them would not be enough");
+        assert!(late.another(Reason::Account, 3).is_none(), "both of them would not be enough");
         // His own does not count, nor does one that was not counted.
         late.begin();
         late.withdraw();
-        assert!(late.another(Reason::Account, 2).await, "a withdrawal is news");
-        assert!(!late.another(Reason::Account, 3).await);
-        let mut crowd: Vec<_> = (0..MOST_WAITING + 1).map(|_| visit(&unsettled, "alice", 4)).collect();
-        let mut waits: Vec<_> = crowd.iter_mut().map(|visit| Box::pin(visit.another(Reason::Account, 1))).collect();
-        let answers: Vec<_> = waits.iter_mut().map(poll).collect();
-        let (last, first) = answers.split_last().unwrap();
-        assert!(first.iter().all(|answer| *answer == Poll::Pending) && *last == Poll::Ready(false), "{answers:?}");
+        assert!(has_come(&mut late.another(Reason::Account, 2).unwrap()), "a withdrawal is news");
+        assert!(late.another(Reason::Account, 3).is_none());
+        let mut crowd: Vec<_> = (0..=MOST_WAITING).map(|_| visit(&unsettled, "alice", 4)).collect();
+        let mut turns: Vec<_> = crowd.iter_mut().map(|visit| visit.another(Reason::Account, 1)).collect();
+        assert!(turns.pop().unwrap().is_none(), "more wait than may");
+        drop(turns);
+        assert!(crowd[0].another(Reason::Account, 1).is_some(), "those who went away hold no place");
         drop(under_way);
-        assert!(waits.iter_mut().take(MOST_WAITING).all(|wait| poll(wait) == Poll::Ready(true)));
+    }
+
+    #[test]
+    fn each_settlement_is_one_turn_and_is_passed_on() {
+        let unsettled = Unsettled::default();
+        let mut under_way: Vec<_> = (0..3).map(|host| begun(&unsettled, "alice", host)).collect();
+        let mut visits: Vec<_> = (0..4).map(|_| visit(&unsettled, "alice", 9)).collect();
+        let mut turns: Vec<_> = visits.iter_mut().map(|visit| visit.another(Reason::Account, 1).unwrap()).collect();
+        let come = |turns: &mut Vec<Turn>| turns.iter_mut().map(has_come).collect::<Vec<_>>();
+        under_way.pop();
+        assert_eq!(come(&mut turns), [true, false, false, false]);
+        turns.remove(0).use_up(None);
+        assert_eq!(come(&mut turns), [false, false, false], "he has taken the room");
+        // Gone before he looked.
+        under_way.pop();
+        drop(turns.remove(0));
+        assert_eq!(come(&mut turns), [true, false], "the next is told");
+        // He waits for the same thing once more, and for another.
+        let again = visits[0].another(Reason::Account, 1).unwrap();
+        turns.remove(0).use_up(Some(&again));
+        assert_eq!(come(&mut turns), [false]);
+        under_way.pop();
+        assert_eq!(come(&mut turns), [true]);
+        let other = begun(&unsettled, "bob", 9);
+        let elsewhere = visits[1].another(Reason::Address, 1);
+        turns.remove(0).use_up(elsewhere.as_ref());
+        assert_eq!(come(&mut vec![again]), [true], "what he does not need is the next one's");
+        drop(other);
     }
 }

@@ -1,5 +1,7 @@
 //! Attempts: counted before a password is looked at, taken back when it was right, so that no two slip through at once.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
@@ -72,7 +74,13 @@ impl Store {
         judge: impl FnOnce(Tallies) -> Result<Tallies, R> + Send + 'static,
     ) -> Result<Result<Receipt, R>, Error> {
         let (name, address, at) = (attempt.name.map(str::to_owned), attempt.address, attempt.at);
+        // Nobody could take back what is counted for someone who has gone, or whose patience has ended.
+        let asker = Arc::new(());
+        let gone = Arc::downgrade(&asker);
         self.write(move |connection| {
+            if gone.strong_count() == 0 {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
             let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
             let seen = Tallies {
                 account: account.as_ref().map_or(Ok(None), |place| find(connection, place))?,

@@ -19,7 +19,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long an attempt waits for others to be settled before it is refused because of them.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an address is known to an account that was entered from it.
 const ACQUAINTANCE: Duration = Duration::from_secs(90 * 86_400);

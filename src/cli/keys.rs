@@ -119,9 +119,17 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
             let signs_from = now + HEARD;
             let key = make(algorithm, KeyState::Standby { signs_from }, now)?;
             let kid = key.kid.clone();
-            let added = store.add_standby(key).await?;
+            if !store.add_standby(key).await? {
+                return Err(overtaken());
+            }
+            // Whatever comes in between, a running gateway lets it sign.
+            witness.tell(Event::KeyRotate, &about(kid.clone()));
             await_heard(now).await;
-            (added && promote(store, &kid, signs_from, until).await?, kid, "signs from now on".to_owned())
+            if !promote(store, &kid, signs_from, until).await? {
+                return Err(overtaken());
+            }
+            say(format_args!("{kid} signs from now on"));
+            return Ok(());
         }
         None if signing.is_none() => {
             let key = make(algorithm, KeyState::Signing, now)?;
@@ -136,11 +144,15 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
         }
     };
     if !done {
-        return Err(Refused("somebody else has changed the keys just now; see `portcullis keys list`".into()));
+        return Err(overtaken());
     }
     say(format_args!("{kid} {said}"));
     witness.tell(Event::KeyRotate, &about(kid));
     Ok(())
+}
+
+fn overtaken() -> Refused {
+    Refused("somebody else has changed the keys just now; see `portcullis keys list`".into())
 }
 
 /// Waits until every gateway has heard of a key that was made then: one that has not would refuse its tokens.

@@ -43,6 +43,8 @@ pub(super) fn hint(place: &str, name: &str) -> Option<String> {
 /// The remedy for a value that is not of the form that `place` takes, which is described by `expected`.
 pub(super) fn remedy(place: &str, expected: &str) -> Option<String> {
     if let Some((_, write)) = FORMS.iter().find(|(at, _)| *at == place) {
+        // What is wrong may be the list or one of its entries.
+        let write = if expected == "a list" { write } else { write.trim_matches(['[', ']']) };
         return Some(format!("Write such as {write}"));
     }
     let write = match expected {

@@ -322,8 +322,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// # Errors
 /// [`Error::Invalid`] with everything that is wrong.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Error> {
-    // Some editors put a mark in front of UTF-8, which YAML would take for a document of its own.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = without_mark(text);
     let folder = path.parent().unwrap_or(Path::new(""));
     file::File::parse(text)
         .map_err(|problem| resolve::Wrong { problems: vec![problem], files: Vec::new() })
@@ -334,7 +333,12 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
 /// The line of `key` in the file at `path`, or of what stands around it: for what is found wrong only later.
 pub fn line_of(path: &Path, key: &str) -> Option<usize> {
     let text = std::fs::read_to_string(path).ok()?;
-    locate::find(&text, &key::Key::of(key)).map(|at| at.line)
+    locate::find(without_mark(&text), &key::Key::of(key)).map(|at| at.line)
+}
+
+/// Some editors put a mark in front of UTF-8, which YAML would take for a document of its own.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Reads a duration as any key takes it, such as `15m` or `30d`: at most ten years.

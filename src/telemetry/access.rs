@@ -24,8 +24,8 @@ const FULL: usize = 16 * 1024;
 /// The longest path that is written, in bytes.
 const LONGEST_PATH: usize = 2048;
 
-/// How every JWS begins: `{"` in base64url.
-const TOKEN_START: &str = "eyJ";
+/// The shortest header and the shortest payload of a token that are taken for such, in bytes.
+const TOKEN_PART: usize = 16;
 
 /// One line.
 pub struct Line<'a> {
@@ -141,7 +141,7 @@ impl Line<'_> {
         write!(out, r#"{{"timestamp":"{}","level":"INFO","message":"request","request_id":"#, self.time)?;
         json_string(out, self.request_id)?;
         write!(out, r#","client":"{}","method":"#, self.client)?;
-        json_string(out, self.method)?;
+        json_string(out, &printable(self.method))?;
         out.push_str(r#","path":"#);
         json_string(out, &printable(self.path))?;
         out.push_str(r#","route":"#);
@@ -163,7 +163,7 @@ impl Line<'_> {
         write!(
             out,
             "{time} {client} {} {} {status} {ms:.1} ms route=",
-            plain(self.method),
+            plain(&printable(self.method)),
             plain(&printable(self.path))
         )?;
         json_string(out, self.route)?;
@@ -190,23 +190,28 @@ impl Line<'_> {
 
 /// A path as it may be written: not without end, and without the tokens that somebody has put there.
 fn printable(path: &str) -> Cow<'_, str> {
-    let end = path.floor_char_boundary(LONGEST_PATH);
-    let (mut left, cut) = (path.get(..end).unwrap_or_default(), path.len() > end);
-    if !cut && !left.contains(TOKEN_START) {
+    if path.len() < 2 * TOKEN_PART || (path.len() <= LONGEST_PATH && !path.contains('.')) {
         return Cow::Borrowed(path);
     }
+    let end = path.floor_char_boundary(LONGEST_PATH);
+    let (mut left, cut) = (path.get(..end).unwrap_or_default(), path.len() > end);
     let mut shown = String::with_capacity(left.len());
-    while let Some((before, rest)) = left.split_once(TOKEN_START) {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '%' | '=');
-        let (body, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
-        // What was cut off may have held the other dot.
-        let dots = body.matches('.').count() + body.matches("%2").count() + usize::from(cut && after.is_empty());
-        let shape = if dots >= 2 { "[token]" } else { TOKEN_START };
-        shown.extend([before, shape, if dots >= 2 { "" } else { body }]);
-        left = after;
+    while !left.is_empty() {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let (word, rest) = left.split_at(left.find(|c| !is_part(c)).unwrap_or(left.len()));
+        let (between, rest) = rest.split_at(rest.find(is_part).unwrap_or(rest.len()));
+        shown.extend([if is_token(word) { "[token]" } else { word }, between]);
+        left = rest;
     }
-    shown.extend([left, if cut { "…" } else { "" }]);
+    shown.push_str(if cut { "…" } else { "" });
     Cow::Owned(shown)
+}
+
+/// Whether it is a JWS as far as its signature, which begins with `{` in base64url.
+fn is_token(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let (Some(header), Some(payload)) = (parts.next(), parts.next()) else { return false };
+    (header.starts_with("ey") || header.starts_with("ew")) && header.len().min(payload.len()) >= TOKEN_PART
 }
 
 /// Terminals obey control characters; a path must not.
@@ -245,16 +250,15 @@ mod tests {
             ("/a/b.c.d".to_owned(), "/a/b.c.d"),
             (format!("/sessions/{token}"), "/sessions/[token]"),
             (format!("/a/x={token}/b;{token}!"), "/a/x=[token]/b;[token]!"),
-            (format!("/{}", token.replace('.', "%2E")), "/[token]"),
-            ("/eyJafjalla/eyJ.html".to_owned(), "/eyJafjalla/eyJ.html"),
-            ("/eyJ".to_owned(), "/eyJ"),
+            ("/eyJafjallajokull/ashes.and.more.of.it/eyeglasses.of.silver.html".to_owned(), ""),
+            (format!("/{}é", "a/".repeat(20)), ""),
         ] {
-            assert_eq!(printable(&path), expected);
+            assert_eq!(printable(&path), if expected.is_empty() { &path } else { expected });
         }
         let long = format!("/{}é/", "x".repeat(LONGEST_PATH - 2));
         assert_eq!(printable(&long), format!("/{}…", "x".repeat(LONGEST_PATH - 2)));
-        let cut = format!("/{}{token}", "x".repeat(LONGEST_PATH - 30));
-        assert_eq!(printable(&cut), format!("/{}[token]…", "x".repeat(LONGEST_PATH - 30)));
+        let cut = format!("/{}/{token}", "x".repeat(LONGEST_PATH - 50));
+        assert_eq!(printable(&cut), format!("/{}/[token]…", "x".repeat(LONGEST_PATH - 50)));
     }
 
     #[test]

@@ -572,21 +572,25 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
     };
     let mut warm = Connection::open(gateway.public);
     let mut on_warm = || get("/theirs/a").bearer(&token).send_on(&mut warm, gateway.public).unwrap();
+    let told = || gateway.output().matches("what is known of them stays").count();
+    let before = told();
     publish("{\"keys\": \"none\"}");
-    await_that("it is told", || gateway.output().contains("what is known of them stays"));
+    await_that("it is told", || told() > before);
     assert_eq!((on_warm().status, age() >= Some(1)), (200, true), "nonsense withdraws nothing");
+    let says =
+        |line: &Value| line["level"] == "WARN" && line["issuer"] == ISSUER && line.to_string().contains("no key");
+    let told = || gateway.log().iter().filter(|line| says(line)).count();
     for document in [json!({"keys": []}), json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})] {
+        let before = told();
         publish(&document.to_string());
         await_that("its tokens are refused", || on_warm().status == 401);
         assert_eq!(on_warm().code(), "token_invalid");
-        let says =
-            |line: &Value| line["level"] == "WARN" && line["issuer"] == ISSUER && line.to_string().contains("no key");
-        await_that("it is told", || gateway.log().iter().any(says));
+        await_that("it is told", || told() > before);
         assert_eq!(ask(&gateway, "/flask", &flask_token(json!({}))).status, 200, "others feel nothing");
         publish(&set(&[&key]));
         await_that("its tokens are good again", || on_warm().status == 200);
     }
-    assert!(age() < Some(5), "{:?}", age());
+    assert!(age().is_some(), "they are known again");
     let never = Provider::start(&[]);
     let gateway = setup(&origin, keycloak("jwks_url", &never.url())).start();
     await_that("it is told", || gateway.output().contains("publishes no key"));

@@ -69,10 +69,13 @@ fn read_file(reader: &mut Reader<'_>, key: &Key, path: &Text) -> Option<Secret> 
     }
 }
 
-/// Long, without a suffix, and in no folder that there is.
+/// Long, in no folder that there is, and with the digits and letters of hex or base64 rather than words.
 fn is_like_a_secret(written: &str, path: &Path) -> bool {
     let in_folder = written.contains('/') && path.parent().is_some_and(Path::is_dir);
-    written.len() >= 24 && !written.starts_with('/') && !written.contains('.') && !in_folder
+    let has = |kind: fn(&u8) -> bool| written.as_bytes().iter().any(kind);
+    let random = has(u8::is_ascii_digit) && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase));
+    let hex = written.bytes().all(|byte| byte.is_ascii_hexdigit());
+    written.len() >= 24 && !written.starts_with('/') && !written.contains('.') && !in_folder && (random || hex)
 }
 
 /// At most a byte more than [`LARGEST`]: a device would never end.

@@ -21,10 +21,12 @@ fn secrets() {
     ");
     assert_snapshot!(errors("tokens: {secret_file: /nonexistent/jwt.key}"), @"gateway.yaml:1: tokens.secret_file: /nonexistent/jwt.key cannot be read: No such file or directory (os error 2)");
     let secret = "c2VjcmV0/c2VjcmV0c2VjcmV0c2VjcmV0";
-    for secret in [secret, &secret.replace('/', "+")] {
+    for secret in [secret, &secret.replace('/', "+"), "00112233445566778899aabbccddeeff"] {
         let said = errors(&format!("tokens: {{secret_file: {secret}}}"));
         assert!(said.contains("goes to the key without `_file`") && !said.contains(secret), "{said}");
     }
+    let path = "run/secrets/portcullis_jwt_secret";
+    assert!(errors(&format!("tokens: {{secret_file: {path}}}")).contains(&format!("{path} cannot be read")));
     assert_snapshot!(errors(r#"tokens: {secret_file: ""}"#), @r"
     gateway.yaml:1: tokens.secret_file: is empty
         Leave the key out instead

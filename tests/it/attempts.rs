@@ -397,7 +397,7 @@ fn a_login_no_longer_counts_while_its_hash_is_renewed() {
     let mut gateway = setup(&origin, json!({})).start();
     assert_eq!(register(&gateway, HOME, "alice").status, 201);
     gateway.kill();
-    let slow = json!({"argon2": {"memory": "64MiB", "iterations": 40}});
+    let slow = json!({"argon2": {"memory": "64MiB", "iterations": 20}});
     let gateway = setup(&origin, json!({})).set("identity.password", slow).start_in(Arc::clone(&gateway.folder));
     let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
     let ask = |sql: &str| -> i64 { database.query_row(sql, [], |row| row.get(0)).unwrap() };

@@ -12,12 +12,24 @@ use base64::engine::general_purpose::NO_PAD;
 
 use crate::secret::Secret;
 
-/// The most iterations of PBKDF2: twice what Werkzeug writes today, a fifth of a second here.
+// While an account has an old hash, a wrong password costs that as well, whosever it is (see `password.rs`): so none may
+// cost more than about a fifth of a second of a processor.
+
+/// The most iterations of PBKDF2: twice what Werkzeug writes today.
 const MOST_ITERATIONS: u32 = 2_000_000;
 
-/// The most memory of scrypt, in bytes, and the most work (N · r · p): twice and four times what Werkzeug writes.
+/// The same with SHA-512, of which each takes nearly four times as long: many times what passlib writes.
+const MOST_ITERATIONS_SHA512: u32 = 600_000;
+
+/// The most memory of scrypt, in bytes, and the most work (N · r · p): twice what Werkzeug writes.
 const MOST_MEMORY: u64 = 64 << 20;
-const MOST_WORK: u64 = 1 << 20;
+const MOST_WORK: u64 = 1 << 19;
+
+/// The most that scrypt may spread out before and gather after that work (r · p), which N does not count.
+const MOST_SPREAD: u64 = 1024;
+
+/// Blocks of fewer parts cost as much as blocks of so many: most of it is the way to the memory.
+const LEAST_BLOCK: u32 = 8;
 
 /// The longest salt, in bytes: passlib's limit.
 const MOST_SALT: usize = 1024;
@@ -45,7 +57,8 @@ pub enum Unusable {
     Damaged,
     /// Verifying it would keep a hashing thread for too long.
     #[error(
-        "its password hash costs too much to verify (at most {MOST_ITERATIONS} iterations, or 64 MiB and N·r·p = {MOST_WORK})"
+        "its password hash costs too much to verify (at most {MOST_ITERATIONS} iterations, with SHA-512 \
+         {MOST_ITERATIONS_SHA512}; of scrypt 64 MiB, and twice the work of 32768:8:1)"
     )]
     TooCostly,
 }
@@ -82,7 +95,7 @@ impl Legacy {
 
     fn of_passlib(text: &str) -> Result<Self, Unusable> {
         let mut parts = text.split('$');
-        let (algorithm, length) = match parts.next() {
+        let function = match parts.next() {
             Some("pbkdf2") => hmac("sha1"),
             Some(name) => name.strip_prefix("pbkdf2-").filter(|name| *name != "sha1").and_then(hmac),
             None => None,
@@ -92,9 +105,9 @@ impl Legacy {
             return Err(Unusable::Damaged);
         };
         let decode = |text| AB64.and_then(|engine| engine.decode(text).ok()).ok_or(Unusable::Damaged);
-        let scheme = Scheme::Pbkdf2 { algorithm, iterations: count(iterations)? };
+        let scheme = function.scheme(iterations)?;
         let (salt, digest) = (decode(salt)?, decode(digest)?);
-        Self { scheme, salt, digest }.of_length(length)
+        Self { scheme, salt, digest }.of_length(function.length)
     }
 
     fn of_werkzeug(text: &str) -> Result<Self, Unusable> {
@@ -102,8 +115,8 @@ impl Legacy {
         let method: Vec<&str> = method.split(':').collect();
         let (scheme, length) = match method[..] {
             ["pbkdf2", name, iterations] => {
-                let (algorithm, length) = hmac(name).ok_or(Unusable::Unknown)?;
-                (Scheme::Pbkdf2 { algorithm, iterations: count(iterations)? }, length)
+                let function = hmac(name).ok_or(Unusable::Unknown)?;
+                (function.scheme(iterations)?, function.length)
             }
             ["scrypt", n, r, p] => (Scheme::Scrypt(cost(n, r, p)?), SCRYPT_DIGEST),
             _ => return Err(Unusable::Unknown),
@@ -132,19 +145,33 @@ impl Legacy {
     }
 }
 
-/// PBKDF2 over HMAC with that hash, and the length of its digests in bytes.
-fn hmac(name: &str) -> Option<(pbkdf2::Algorithm, usize)> {
-    match name {
-        "sha1" => Some((pbkdf2::PBKDF2_HMAC_SHA1, 20)),
-        "sha256" => Some((pbkdf2::PBKDF2_HMAC_SHA256, 32)),
-        "sha512" => Some((pbkdf2::PBKDF2_HMAC_SHA512, 64)),
-        _ => None,
+/// PBKDF2 over HMAC with some hash function.
+struct Function {
+    algorithm: pbkdf2::Algorithm,
+    /// Of its digests, in bytes.
+    length: usize,
+    /// Iterations.
+    most: u32,
+}
+
+impl Function {
+    fn scheme(&self, iterations: &str) -> Result<Scheme, Unusable> {
+        let iterations = number(iterations).and_then(NonZeroU32::new).ok_or(Unusable::Damaged)?;
+        if iterations.get() > self.most {
+            return Err(Unusable::TooCostly);
+        }
+        Ok(Scheme::Pbkdf2 { algorithm: self.algorithm, iterations })
     }
 }
 
-fn count(text: &str) -> Result<NonZeroU32, Unusable> {
-    let iterations = number(text).and_then(NonZeroU32::new).ok_or(Unusable::Damaged)?;
-    if iterations.get() > MOST_ITERATIONS { Err(Unusable::TooCostly) } else { Ok(iterations) }
+fn hmac(name: &str) -> Option<Function> {
+    let (algorithm, length, most) = match name {
+        "sha1" => (pbkdf2::PBKDF2_HMAC_SHA1, 20, MOST_ITERATIONS),
+        "sha256" => (pbkdf2::PBKDF2_HMAC_SHA256, 32, MOST_ITERATIONS),
+        "sha512" => (pbkdf2::PBKDF2_HMAC_SHA512, 64, MOST_ITERATIONS_SHA512),
+        _ => return None,
+    };
+    Some(Function { algorithm, length, most })
 }
 
 /// Digits alone; what is larger than any cost counts as the largest.
@@ -155,8 +182,10 @@ fn number(text: &str) -> Option<u32> {
 
 fn cost(n: &str, r: &str, p: &str) -> Result<scrypt::Params, Unusable> {
     let (Some(n), Some(r), Some(p)) = (number(n), number(r), number(p)) else { return Err(Unusable::Damaged) };
-    let blocks = u64::from(n) * u64::from(r);
-    if 128 * blocks > MOST_MEMORY || blocks.saturating_mul(u64::from(p)) > MOST_WORK {
+    let memory = 128 * u128::from(n) * u128::from(r);
+    let spread = u64::from(r) * u64::from(p);
+    let work = u128::from(n) * u128::from(r.max(LEAST_BLOCK)) * u128::from(p);
+    if memory > MOST_MEMORY.into() || spread > MOST_SPREAD || work > MOST_WORK.into() {
         return Err(Unusable::TooCostly);
     }
     if n < 2 || !n.is_power_of_two() {
@@ -236,6 +265,19 @@ mod tests {
         }
     }
 
+    // What others write when nobody tells them a cost, and what they wrote before.
+    #[test]
+    fn usual_costs_are_within_the_limits() {
+        for iterations in ["150000", "260000", "600000", "870000", "1000000"] {
+            assert_eq!(parse(&GOOD[3].replacen("1000", iterations, 1)), Ok(()), "Werkzeug, Django: {iterations}");
+        }
+        assert_eq!(parse(GOOD[0]), Ok(()), "passlib, sha256");
+        assert_eq!(parse(&GOOD[1].replacen("1000", "25000", 1)), Ok(()), "passlib, sha512");
+        assert_eq!(parse(&GOOD[2].replacen("1000", "131000", 1)), Ok(()), "passlib, sha1");
+        assert_eq!(parse(&GOOD[4].replacen("1000", "600000", 1)), Ok(()), "Werkzeug 2.3, sha512");
+        assert_eq!(parse(&GOOD[6].replacen("1024:8:1", "32768:8:1", 1)), Ok(()), "Werkzeug, scrypt");
+    }
+
     #[test]
     fn cost_is_limited() {
         let (passlib, pbkdf2, scrypt) = (GOOD[0], GOOD[3], GOOD[6]);
@@ -243,14 +285,36 @@ mod tests {
             assert_eq!(parse(&passlib.replacen("29000", iterations, 1)), Err(Unusable::TooCostly));
             assert_eq!(parse(&pbkdf2.replacen("1000", iterations, 1)), Err(Unusable::TooCostly));
         }
+        for (text, iterations, result) in [
+            (GOOD[0], "2000000", Ok(())),
+            (GOOD[1], "600000", Ok(())),
+            (GOOD[1], "600001", Err(Unusable::TooCostly)),
+            (GOOD[2], "2000000", Ok(())),
+            (GOOD[3], "2000000", Ok(())),
+            (GOOD[4], "600000", Ok(())),
+            (GOOD[4], "600001", Err(Unusable::TooCostly)),
+            (GOOD[5], "2000000", Ok(())),
+        ] {
+            let before = if text == GOOD[0] { "29000" } else { "1000" };
+            assert_eq!(parse(&text.replacen(before, iterations, 1)), result, "{iterations} of {text}");
+        }
         for iterations in ["0", "-1", "+5", "", "1e3", " 5"] {
             assert_eq!(parse(&passlib.replacen("29000", iterations, 1)), Err(Unusable::Damaged), "{iterations:?}");
         }
         for (cost, result) in [
             ("32768:8:1", Ok(())),
-            ("65536:8:2", Ok(())),
+            ("32768:8:2", Ok(())),
+            ("65536:8:1", Ok(())),
+            ("1024:16:16", Ok(())),
+            ("512:1024:1", Ok(())),
+            ("65536:8:2", Err(Unusable::TooCostly)),
             ("131072:8:1", Err(Unusable::TooCostly)),
-            ("32768:8:5", Err(Unusable::TooCostly)),
+            ("32768:8:3", Err(Unusable::TooCostly)),
+            ("524288:1:1", Err(Unusable::TooCostly)),
+            ("2:4096:64", Err(Unusable::TooCostly)),
+            ("2:1:262144", Err(Unusable::TooCostly)),
+            ("2:8:129", Err(Unusable::TooCostly)),
+            ("4294967295:4294967295:4294967295", Err(Unusable::TooCostly)),
             ("2:4294967295:4294967295", Err(Unusable::TooCostly)),
             ("4294967296:8:1", Err(Unusable::TooCostly)),
             ("32767:8:1", Err(Unusable::Damaged)),

@@ -31,7 +31,7 @@ pub enum Reason {
     Account,
     /// Too many from the address.
     Address,
-    /// The address has its share of the hash queue, or the queue is full.
+    /// The address has its share of the hash queue, or the queue is full or slow.
     Queue,
 }
 

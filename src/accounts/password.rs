@@ -5,18 +5,25 @@ use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::oneshot;
 
 use crate::accounts::legacy::Legacy;
+use crate::clock;
 use crate::config;
 use crate::model::Household;
 use crate::secret::Secret;
 
-/// Jobs that may wait for each thread: about half a second with the default parameters.
+/// Jobs that may wait for each thread: about half a second with the default parameters, and more where old hashes are
+/// left or the parameters are high.
 const QUEUE_PER_THREAD: usize = 32;
+
+/// How long a job may wait for its turn, whatever those before it cost. After that whoever asked is told to come again:
+/// he may have given up, and his hash would make all others wait in his place.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The part of the queue that one address may hold.
 const SHARE: usize = 4;
@@ -27,7 +34,7 @@ const NICENESS: i32 = 10;
 /// Why there is no hash, or no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The queue is full.
+    /// The queue is full, or moves so slowly that the turn came too late.
     #[error("too many passwords are waiting to be hashed")]
     Busy,
     /// The address has its share of the queue.
@@ -64,6 +71,13 @@ pub enum Verdict {
 enum Job {
     Hash { password: Secret, reply: oneshot::Sender<Result<Secret, Error>> },
     Verify { password: Secret, stored: Stored, asker: Weak<Asker>, reply: oneshot::Sender<Result<Verdict, Error>> },
+}
+
+/// A job in the queue.
+struct Waiting {
+    job: Job,
+    since: Instant,
+    _place: Option<Place>,
 }
 
 /// Stands for someone who waits for a verdict, as long as it lives.
@@ -119,7 +133,7 @@ impl Drop for Place {
 /// The front of the hashing threads.
 #[derive(Clone)]
 pub struct Hasher {
-    queue: SyncSender<(Job, Option<Place>)>,
+    queue: SyncSender<Waiting>,
     crowd: Crowd,
     /// Places that one address may hold.
     share: usize,
@@ -155,7 +169,7 @@ impl Hasher {
     /// The PHC string of a new password.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full, [`Error::Crowded`] when the address has its share.
+    /// [`Error::Busy`] when the queue is full or slow, [`Error::Crowded`] when the address has its share.
     pub async fn hash(&self, password: Secret) -> Result<Secret, Error> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Hash { password, reply })?;
@@ -179,7 +193,8 @@ impl Hasher {
             Some(client) => Some(self.crowd.enter(client, self.share).ok_or(Error::Crowded)?),
             None => None,
         };
-        self.queue.try_send((job, place)).map_err(|refused| match refused {
+        let waiting = Waiting { job, since: clock::monotonic(), _place: place };
+        self.queue.try_send(waiting).map_err(|refused| match refused {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => Error::Ended,
         })
@@ -194,24 +209,33 @@ struct Bench {
 }
 
 impl Bench {
-    fn work(&mut self, jobs: &Mutex<Receiver<(Job, Option<Place>)>>) {
+    fn work(&mut self, jobs: &Mutex<Receiver<Waiting>>) {
         // A kernel that refuses leaves the threads as eager as the others, which is slower but not wrong.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             // Whoever's turn it is holds no place any more.
-            let next = next.map(|(job, _)| job);
-            match next {
-                // Who went away while waiting needs no hash.
-                Ok(Job::Hash { reply, .. }) if reply.is_closed() => {}
-                Ok(Job::Hash { password, reply }) => {
-                    let _ = reply.send(self.hash(&password));
-                }
-                Ok(Job::Verify { password, stored, asker, reply }) => {
-                    let wanted = asker.strong_count() > 0;
-                    let _ = reply.send(if wanted { self.verify(&password, &stored) } else { Err(Error::Abandoned) });
-                }
-                Err(_) => return,
+            let Ok((job, since)) = next.map(|Waiting { job, since, .. }| (job, since)) else { return };
+            self.serve(job, clock::monotonic().saturating_duration_since(since));
+        }
+    }
+
+    /// Does what was asked for, unless it comes too late. Who went away while waiting needs no hash either.
+    fn serve(&mut self, job: Job, waited: Duration) {
+        let late = waited > PATIENCE;
+        match job {
+            Job::Hash { reply, .. } if reply.is_closed() => {}
+            Job::Hash { password, reply } => {
+                let _ = reply.send(if late { Err(Error::Busy) } else { self.hash(&password) });
+            }
+            Job::Verify { password, stored, asker, reply } => {
+                let _ = reply.send(if asker.strong_count() == 0 {
+                    Err(Error::Abandoned)
+                } else if late {
+                    Err(Error::Busy)
+                } else {
+                    self.verify(&password, &stored)
+                });
             }
         }
     }
@@ -364,6 +388,35 @@ mod tests {
         }
         drop(local);
         assert!(busy >= 100 - QUEUE_PER_THREAD - 2, "{busy} of 100 refused");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_has_waited_too_long_is_told_so_instead() {
+        let hasher = Hasher::start(CHEAP, 1).unwrap();
+        // So many of these take more than twice as long as anybody is to wait.
+        let old = secret(&format!("pbkdf2:sha256:2000000$salt${}", "0".repeat(64)));
+        let asker = Arc::new(Asker);
+        let mut verdicts: Vec<_> = (1..QUEUE_PER_THREAD)
+            .map(|_| Box::pin(hasher.verify(secret("x"), stored(&old), Arc::downgrade(&asker))))
+            .collect();
+        for verdict in &mut verdicts {
+            assert!(futures_poll(verdict).await.is_none(), "there is room for all of them");
+        }
+        let begin = clock::monotonic();
+        let last = hasher.hash(secret("x")).await;
+        assert!(matches!(last, Err(Error::Busy)), "{last:?}");
+        assert!(begin.elapsed() < 2 * PATIENCE, "the rest were refused at once: {:?}", begin.elapsed());
+        let (mut wrong, mut busy) = (0, 0);
+        for verdict in verdicts {
+            match verdict.await {
+                Ok(Verdict::Wrong) => wrong += 1,
+                Err(Error::Busy) => busy += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(wrong > 0 && busy > 0, "{wrong} judged, {busy} busy");
+        let hash = hasher.hash(secret("x")).await;
+        assert!(hash.is_ok(), "and then there is room again: {hash:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]

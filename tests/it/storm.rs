@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{PASSWORD, Setup, credentials};
+use crate::harness::{PASSWORD, Setup, credentials, holds_within, said};
 use crate::origin::Origin;
 use crate::wire::{Connection, get, post};
 
@@ -76,4 +76,56 @@ fn two_hundred_logins_at_once() {
         "{proxied} proxied requests, the slowest took {slowest:?}"
     );
     assert_eq!(gateway.try_token(&gateway.login("alice").access), 200, "and all is well afterwards");
+}
+
+#[test]
+fn a_costly_imported_hash_keeps_nobody_waiting() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address)
+        .set("server.trusted_proxies", json!(["127.0.0.1"]))
+        .set("identity.attempts", json!({"per_account": "off", "per_address": "1000000/5m"}))
+        .start();
+    gateway.register("alice");
+    // As much as any that is taken, and more than is taken.
+    let file = gateway.folder.path().join("app.db");
+    let application = rusqlite::Connection::open(&file).unwrap();
+    application.execute_batch("CREATE TABLE users (username, password)").unwrap();
+    for (name, iterations) in [("bob", 600_000), ("carol", 2_000_000)] {
+        let hash = format!("pbkdf2:sha512:{iterations}$salt${}", "0".repeat(128));
+        application.execute("INSERT INTO users VALUES (?1, ?2)", [name, hash.as_str()]).unwrap();
+    }
+    let done = gateway.cli(&["import", "flask", file.to_str().unwrap()], "");
+    let told = said(&done);
+    let line = told.lines().find(|line| line.starts_with(r#"not taken over: "carol": "#));
+    assert!(line.is_some_and(|line| line.contains("costs too much") && line.contains("SHA-512 600000")), "{told}");
+    assert!(told.contains("users: 1 taken over") && told.contains("1 not usable"), "{told}");
+    // Each of them at an address of its own, and more than the queue takes.
+    let storm = 40 * std::thread::available_parallelism().map_or(1, usize::from);
+    let log_in = |number: usize, name: &str, password: &str| {
+        let address = format!("198.51.{}.{}", 100 + number / 200, number % 200);
+        let begin = Instant::now();
+        let login = post("/login").header("X-Forwarded-For", &address).json(&credentials(name, password));
+        (login.send(gateway.public), begin.elapsed())
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let log_in = &log_in;
+        let logins: Vec<_> = (0..storm).map(|n| scope.spawn(move || log_in(n, "nobody", "wrong one"))).collect();
+        logins.into_iter().map(|login| login.join().unwrap()).collect()
+    });
+    let number = |wanted: u16| answers.iter().filter(|(answer, _)| answer.status == wanted).count();
+    let (judged, busy) = (number(401), number(503));
+    assert!(judged > 0 && busy > 0 && judged + busy == storm, "{judged} judged, {busy} busy of {storm}");
+    assert!(answers.iter().all(|(answer, _)| answer.status != 503 || answer.header("retry-after").is_some()));
+    // Two seconds in the queue; without an end to them it would be six.
+    let slowest = answers.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert_eq!(log_in(storm, "alice", PASSWORD).0.status, 200, "and all is well afterwards");
+    // What was never looked at does not count.
+    let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    let counted = || -> i64 {
+        database.query_row("SELECT sum(failures) FROM attempt WHERE account = x''", [], |row| row.get(0)).unwrap()
+    };
+    // The registration is one.
+    let settled = holds_within(Duration::from_secs(5), || usize::try_from(counted()) == Ok(judged + 1));
+    assert!(settled, "{} counted, {judged} judged", counted());
 }

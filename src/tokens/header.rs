@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::tokens::strict::Object;
+use crate::tokens::strict::{Object, REPEATED};
 use crate::tokens::{Error, Malformed};
 
 /// Header parameters that change what a token means or which key it asks for. None is ever followed.
@@ -54,6 +54,7 @@ impl<'a> Parts<'a> {
         let read = serde_json::from_slice(&self.payload);
         let Object(claims) = read.map_err(|error| match error.to_string() {
             text if text.starts_with("number out of range") => Error::Claim("A number in the token is not finite"),
+            text if text.starts_with(REPEATED) => Error::Claim("A claim stands twice in the token"),
             _ => Malformed::PayloadJson.into(),
         })?;
         Ok(claims)

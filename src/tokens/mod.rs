@@ -32,7 +32,7 @@ pub enum Error {
     /// The header asks for something that is never followed, or names another key or algorithm.
     #[error("{0}")]
     Header(&'static str),
-    /// A claim is missing, of the wrong type, or not what is required here.
+    /// A claim is missing, stands twice, is of the wrong type, or not what is required here.
     #[error("{0}")]
     Claim(&'static str),
     /// `exp` is over.
@@ -67,7 +67,7 @@ pub enum Malformed {
     /// The payload is no base64url without padding.
     #[error("Invalid payload padding")]
     PayloadEncoding,
-    /// The payload is no JSON object with distinct names.
+    /// The payload is no JSON object.
     #[error("Invalid payload string: must be a json object")]
     PayloadJson,
     /// The signature is no base64url without padding.

@@ -5,6 +5,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+/// How the error of a repeated name begins: `serde_json` keeps nothing of it but the text.
+pub const REPEATED: &str = "a name stands twice";
+
 /// A JSON object with distinct names.
 pub struct Object(pub Map<String, Value>);
 
@@ -27,7 +30,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut map = Map::new();
         while let Some((name, value)) = access.next_entry::<String, Value>()? {
             if map.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
+                return Err(A::Error::custom(REPEATED));
             }
         }
         Ok(map)

@@ -73,9 +73,15 @@ fn check(header: &Map<String, Value>) -> Result<(), Error> {
     }
     match header.get("typ") {
         None => Ok(()),
-        Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt") => Ok(()),
-        Some(_) => Err(Error::Header("The token's typ is not JWT")),
+        Some(Value::String(typ)) if is_token(typ) => Ok(()),
+        Some(_) => Err(Error::Header("The token's typ is neither JWT nor at+jwt")),
     }
+}
+
+/// Whether that media type is a token's. The case does not matter, and `application/` may be left out (RFC 7515, 4.1.9).
+fn is_token(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
 /// The parts of a header that name a key.

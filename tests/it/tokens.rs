@@ -339,6 +339,43 @@ fn a_good_token_of_another_maker_is_accepted() {
     assert_eq!(gateway.try_token(&sign(&claims_with("alice", &json!({"type": "refresh"})))), 401);
 }
 
+// RFC 7515, 4.1.9: a media type, of which `application/` may be left out; RFC 9068, 4: both forms of `at+jwt` are taken.
+#[test]
+fn the_type_in_the_header_is_a_media_type() {
+    let (_origin, gateway) = started();
+    let code = |typ: Value| {
+        let header = json!({"alg": "HS256", "typ": typ}).to_string();
+        let answer = get("/secret").bearer(&with_header(&header)).send(gateway.public);
+        (answer.status, answer.code().to_owned())
+    };
+    for typ in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "application/jwt"] {
+        assert_eq!(code(json!(typ)), (200, String::new()), "{typ}");
+    }
+    for typ in [
+        json!(""),
+        json!("application/"),
+        json!("application/application/jwt"),
+        json!("application/jwt; charset=utf-8"),
+        json!("application//jwt"),
+        json!(" jwt"),
+        json!("jwt "),
+        json!("text/jwt"),
+        json!("/jwt"),
+        json!("+jwt"),
+        json!("JOSE"),
+        json!("dpop+jwt"),
+        json!("logout+jwt"),
+        json!("secevent+jwt"),
+        json!("application/logout+jwt"),
+        json!("application\u{212a}/jwt"),
+        json!(["JWT"]),
+        json!(null),
+        json!(7),
+    ] {
+        assert_eq!(code(typ.clone()), (401, "token_invalid".into()), "{typ}");
+    }
+}
+
 #[test]
 fn tokens_elsewhere_than_in_the_header_are_not_looked_at() {
     let (_origin, gateway) = started();

@@ -61,6 +61,11 @@ fn others_refused(methods: &str) -> Value {
     format!("Other methods are refused: 405, method_not_allowed, with Allow: {methods}").into()
 }
 
+/// What no operation can say of itself.
+const VERIFY_NOTE: &str = "Refusals are 401, 403 and 503 only. But what cannot be read at all is refused before it is known \
+    to be meant for this: 400 for a malformed request whose first line comes in pieces or spells the path otherwise, and \
+    431 over HTTP/2 for header lists far beyond the limit.";
+
 /// /auth/verify takes any method.
 fn verify_item(config: &Config) -> Value {
     const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
@@ -68,7 +73,9 @@ fn verify_item(config: &Config) -> Value {
     let item = METHODS.map(|method| {
         (method.to_ascii_lowercase(), Operation::verify(&config.identity_headers).describe(method, style))
     });
-    Value::Object(item.into_iter().collect())
+    let mut item: Map<String, Value> = item.into_iter().collect();
+    item.insert("description".into(), VERIFY_NOTE.into());
+    Value::Object(item)
 }
 
 #[cfg(test)]

@@ -273,6 +273,10 @@ impl Rejection {
                 return Some(HeaderValue::from_static("Bearer realm=\"portcullis\""));
             }
             (StatusCode::UNAUTHORIZED, _) => "invalid_token",
+            (
+                StatusCode::FORBIDDEN,
+                Self::BadPath(_) | Self::BadHeader(_) | Self::BadRequest(_) | Self::HeadersTooLarge,
+            ) => "invalid_request",
             (StatusCode::FORBIDDEN, _) => "insufficient_scope",
             _ => return None,
         };
@@ -303,12 +307,14 @@ impl Rejection {
         self.answer(style, status)
     }
 
-    /// The answer of /auth/verify, where a proxy understands only 401, 403 and 503.
+    /// The answer of /auth/verify, where a proxy understands only 401, 403 and 503. 401 is for the token alone: clients
+    /// throw theirs away.
     pub fn into_verdict(self, style: ResponseStyle) -> Response<Body> {
         let status = match self.status(style) {
-            status @ (StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE) => status,
+            status @ StatusCode::SERVICE_UNAVAILABLE => status,
             StatusCode::INTERNAL_SERVER_ERROR => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNAUTHORIZED,
+            _ if self.is_about_a_token() => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::FORBIDDEN,
         };
         self.answer(style, status)
     }

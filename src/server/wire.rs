@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::config::ResponseStyle;
+use crate::gate;
 use crate::message::{Body, Rejection};
 use crate::server::frames::Frames;
 use crate::server::roster::{Seat, Stage};
@@ -41,12 +43,15 @@ pub struct Wire {
     linger: Option<Linger>,
     /// Bytes of the next request came before the last answer was written out.
     early: bool,
+    /// The request that is coming in asks /auth/verify.
+    for_verify: bool,
 }
 
 impl Wire {
     /// Wraps the socket of the connection at `seat`, whose first bytes are `first`.
     pub fn http1(stream: Stream, first: Bytes, seat: Rc<Seat>) -> Self {
-        Self { stream, seat, first, frames: None, refused: None, linger: None, early: false }
+        let for_verify = is_for_verify(&first);
+        Self { stream, seat, first, frames: None, refused: None, linger: None, early: false, for_verify }
     }
 
     /// The same for HTTP/2.
@@ -71,14 +76,21 @@ impl Wire {
             return;
         }
         match self.seat.stage() {
-            Stage::New | Stage::Idle => self.seat.enter(Stage::Head),
-            Stage::Flushing => self.early = true,
-            Stage::Head | Stage::Busy | Stage::Tunnel => {}
+            Stage::New | Stage::Idle => {
+                self.seat.enter(Stage::Head);
+                self.for_verify = is_for_verify(bytes);
+            }
+            Stage::Flushing if !self.early => {
+                self.early = true;
+                self.for_verify = is_for_verify(bytes);
+            }
+            Stage::Flushing | Stage::Head | Stage::Busy | Stage::Tunnel => {}
         }
     }
 
     fn note_flush(&mut self) {
         if self.seat.stage() == Stage::Flushing {
+            self.for_verify &= self.early;
             self.seat.enter(if std::mem::take(&mut self.early) { Stage::Head } else { Stage::Idle });
         }
     }
@@ -87,7 +99,9 @@ impl Wire {
     /// take the answer from a client which is still sending.
     pub async fn end(mut self, error: Option<&hyper::Error>, style: ResponseStyle) {
         if let Some(status) = self.refused {
-            let text = plain(refusal(status, error), style);
+            let rejection = refusal(status, error);
+            let text =
+                plain(if self.for_verify { rejection.into_verdict(style) } else { rejection.into_response(style) });
             let _ = tokio::time::timeout(LINGER, self.stream.write_all(&text)).await;
         }
         if self.refused.is_some() || self.seat.is_unread() {
@@ -144,6 +158,15 @@ fn join<'a>(bufs: &[IoSlice<'_>], joined: &'a mut [u8; SMALL]) -> Option<&'a [u8
     joined.get(..length)
 }
 
+/// Whether a request that begins with these bytes asks /auth/verify, which has statuses of its own. The plainest spelling
+/// alone is known: what is malformed has no other meaning than its bytes.
+fn is_for_verify(head: &[u8]) -> bool {
+    let mut words = head.splitn(3, |byte| *byte == b' ');
+    let (Some(target), Some(_)) = (words.nth(1), words.next()) else { return false };
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or(target);
+    path.strip_suffix(b"/").unwrap_or(path) == gate::VERIFY.as_bytes()
+}
+
 /// What hyper's refusal means. Its kinds are told by their text alone.
 fn refusal(status: u16, error: Option<&hyper::Error>) -> Rejection {
     let text = error.map(ToString::to_string).unwrap_or_default();
@@ -157,8 +180,7 @@ fn refusal(status: u16, error: Option<&hyper::Error>) -> Rejection {
 }
 
 /// A refusal as bytes on the wire; the connection ends after it.
-fn plain(rejection: Rejection, style: ResponseStyle) -> Bytes {
-    let mut response = rejection.into_response(style);
+fn plain(mut response: Response<Body>) -> Bytes {
     let length = response.body().size_hint().lower();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

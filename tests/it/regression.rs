@@ -171,8 +171,71 @@ fn verify_answers_a_bad_host_with_a_verdict() {
     for host in ["", "Host: a\r\nHost: b\r\n", "Host: a b\r\n", "Host: @\r\n"] {
         let raw = format!("GET /auth/verify HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
         let answer = exchange(gateway.public, raw.as_bytes(), "GET").unwrap();
-        assert!([401, 403, 503].contains(&answer.status), "{host:?}: {answer:?}");
+        assert_eq!((answer.status, answer.code()), (403, "bad_request"), "{host:?}: {answer:?}");
     }
+}
+
+/// Nor did it where the request was refused before the gate had seen it, and 401 says that the token is no good.
+#[test]
+fn verify_answers_a_malformed_request_with_a_verdict() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).start();
+    let large = format!("X: {}", "x".repeat(70 * 1024));
+    for (fields, status, code) in [
+        ("Transfer-Encoding: gzip", 400, "bad_request"),
+        ("Content-Length: 1\r\nContent-Length: 2", 400, "bad_request"),
+        ("Content-Length: x", 400, "bad_request"),
+        ("X Y: 1", 400, "bad_header"),
+        ("X: a\0b", 400, "bad_header"),
+        (&large, 431, "headers_too_large"),
+    ] {
+        for (target, is_verify) in [
+            ("/auth/verify", true),
+            ("/auth/verify/", true),
+            ("/auth/verify?a=b", true),
+            ("/auth/verify/?a", true),
+            ("/auth/verified", false),
+            ("/auth/verify/a", false),
+            ("/public/a?/auth/verify", false),
+        ] {
+            let raw = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n");
+            let mut client = Connection::open(gateway.public);
+            client.send(raw.as_bytes()).unwrap();
+            let answer = client.receive("GET").unwrap();
+            let told = &fields[..fields.len().min(30)];
+            if is_verify {
+                assert_eq!((answer.status, answer.code()), (403, code), "{target}, {told:?}: {answer:?}");
+                assert!(answer.header("www-authenticate").is_some(), "{answer:?}");
+            } else {
+                assert_eq!((answer.status, answer.code()), (status, code), "{target}, {told:?}: {answer:?}");
+            }
+        }
+    }
+}
+
+/// What one request of a connection asks for says nothing about the next.
+#[test]
+fn a_malformed_request_after_a_verdict_is_answered_as_it_is_anywhere() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).start();
+    let good = "GET /auth/verify HTTP/1.1\r\nHost: x\r\n\r\n";
+    let bad = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\nX Y: 1\r\n\r\n");
+    // One after the other, and both at once.
+    for at_once in [false, true] {
+        let mut client = Connection::open(gateway.public);
+        let second = bad("/public/a");
+        client.send(if at_once { [good, &second].concat() } else { good.to_owned() }.as_bytes()).unwrap();
+        assert_eq!(client.receive("GET").unwrap().status, 401);
+        if !at_once {
+            client.send(second.as_bytes()).unwrap();
+        }
+        assert_eq!(client.receive("GET").unwrap().status, 400, "at once: {at_once}");
+    }
+    let mut client = Connection::open(gateway.public);
+    client.send(b"GET /public/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(client.receive("GET").unwrap().status, 200);
+    client.send(bad("/auth/verify").as_bytes()).unwrap();
+    assert_eq!(client.receive("GET").unwrap().status, 403);
 }
 
 /// Fields that are none had the code of every malformed request.

@@ -42,6 +42,11 @@ fn it_follows_the_configuration() {
     let busy = &standard["paths"]["/login"]["post"]["responses"]["503"];
     assert_eq!(busy["headers"]["Retry-After"]["required"], true, "{busy}");
 
+    let verify = &standard["paths"]["/auth/verify"]["get"]["responses"];
+    let statuses: Vec<&str> = verify.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(statuses, ["200", "401", "403", "503"]);
+    assert_eq!(verify["403"]["description"], "bad_header, bad_request, forbidden, headers_too_large");
+
     let flask = of("identity: {responses: flask}");
     let login = &flask["paths"]["/login"]["post"];
     assert_eq!(login["responses"]["200"]["description"], "done, wrong_credentials");

@@ -201,12 +201,16 @@ fn no_name_stands_twice() {
         ("two types", format!(r#"{{{inside},"type":"refresh"}}"#)),
         ("two roles", format!(r#"{{{inside},"roles":[],"roles":["admin"]}}"#)),
         ("two of an unknown claim", format!(r#"{{{inside},"x":1,"x":2}}"#)),
+        // What `roles_claim: realm_access.roles` of a trusted issuer would read, and rules compare whole.
+        ("two inside of one", format!(r#"{{{inside},"realm_access":{{"roles":[],"roles":["admin"]}}}}"#)),
+        ("two deeper, one escaped", format!(r#"{{{inside},"x":[1,{{"y":{{"a":1,"\u0061":1}}}}]}}"#)),
     ];
     refused(named(claims.map(|(what, text)| (what, with_claims(&text)))), &["token_invalid"]);
     let headers = [
         ("two algs", r#"{"alg":"HS256","alg":"HS256"}"#),
         ("two typs", r#"{"alg":"HS256","typ":"JWT","typ":"JWT"}"#),
         ("two of an unknown parameter", r#"{"alg":"HS256","x":1,"x":1}"#),
+        ("two inside of one", r#"{"alg":"HS256","x":{"y":1,"y":1}}"#),
     ];
     refused(named(headers.map(|(what, text)| (what, with_header(text)))), &["token_malformed"]);
 }

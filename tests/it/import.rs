@@ -270,6 +270,28 @@ fn costs(gateway: &Gateway, names: [&str; 3]) -> [u64; 3] {
 }
 
 #[test]
+fn the_time_of_a_refusal_does_not_tell_whose_hash_is_older() {
+    let origin = Origin::start();
+    let off = json!({"per_account": "off", "per_address": "off"});
+    let setup = Setup::new(origin.address).set("identity.attempts", off);
+    let with = |memory: &str| setup.clone().set("identity.password", json!({"argon2": {"memory": memory}}));
+    let mut gateway = with("48MiB").start();
+    gateway.register("alice");
+    gateway.kill();
+    let gateway = with("64MiB").start_in(Arc::clone(&gateway.folder));
+    gateway.register("carol");
+    assert!(hash_of(&gateway, "alice").contains("$m=49152,") && hash_of(&gateway, "carol").contains("$m=65536,"));
+    let [older, current, unknown] = costs(&gateway, ["alice", "carol", "nobody"]);
+    for other in [current, unknown] {
+        // By more than a third: 7 : 10.
+        assert!(
+            other * 10 > older * 7 && older * 10 > other * 7,
+            "older {older}, current {current}, unknown {unknown}"
+        );
+    }
+}
+
+#[test]
 fn the_time_of_a_refusal_does_not_tell_who_was_imported() {
     let origin = Origin::start();
     let off = json!({"per_account": "off", "per_address": "off"});

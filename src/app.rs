@@ -21,6 +21,7 @@ use crate::telemetry::metrics::{self, Connections, Metrics, Reading};
 use crate::upstream::{Pools, Upstreams};
 
 pub use crate::sessions::Feed;
+pub use providers::{Unfetched, consult};
 
 /// Why the program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +203,11 @@ impl App {
                 changed = editions.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// The keys that tokens are verified by.
+    pub fn keyring(&self) -> &Keyring {
+        &self.lasting.keyring
     }
 
     /// Ends the store's threads after they have done what was asked of them, and writes the audit to its end.

@@ -1,4 +1,5 @@
-//! The key sets of `tokens.trusted`, fetched now and again: nobody who asks for something waits for that.
+//! The key sets of `tokens.trusted`, fetched now and again: nobody who asks for something waits for that. But a command does,
+//! which asks once.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
-use crate::config::{KeySetUrl, Tokens, TrustedKeys};
+use crate::config::{KeySetUrl, Tokens, Trusted, TrustedKeys};
 use crate::sessions::{KeySet, KeySetError, Keyring};
 use crate::upstream::{FetchError, fetch};
 
@@ -16,13 +17,51 @@ const LEAST: Duration = Duration::from_secs(60);
 /// Before the second attempt, when the first has failed; then it doubles.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// For one fetch in the background.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For one while a person waits.
+const SHORT: Duration = Duration::from_secs(5);
+
 /// Why the keys stay as they were.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub enum Fault {
+    /// There is no document.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// It is no key set.
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+}
+
+/// Why a command cannot judge a token of a trusted issuer.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the token is of {issuer} (tokens.trusted), whose keys cannot be fetched from {url}: {fault}. See that it can be reached \
+     from here; to revoke a token, its jti is enough: `portcullis tokens revoke --jti JTI --issuer {issuer}`"
+)]
+pub struct Unfetched {
+    issuer: String,
+    url: String,
+    #[source]
+    fault: Fault,
+}
+
+/// Fetches the keys that `token` is to be verified by, if it names an issuer whose keys are at a URL.
+///
+/// # Errors
+/// [`Unfetched`].
+pub async fn consult(keyring: &Keyring, tokens: &Tokens, token: &str) -> Result<(), Unfetched> {
+    let named = keyring.issuer_of(token);
+    for Trusted { issuer, keys, .. } in &tokens.trusted {
+        if let TrustedKeys::Url(url) = keys
+            && named.as_ref() == Some(issuer)
+        {
+            let failed = |fault| Unfetched { issuer: issuer.clone(), url: url.text.clone(), fault };
+            refresh((issuer, url), keyring, SHORT).await.map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the key sets that `tokens` names current, for ever; ends when it is dropped.
@@ -41,7 +80,7 @@ async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
     let (mut pace, mut withdrawn) = (Pace::default(), false);
     loop {
         let begun = Instant::now();
-        let outcome = refresh(&issuer, &url, &keyring).await;
+        let outcome = refresh((&issuer, &url), &keyring, PATIENCE).await;
         let url = &url.text;
         if let Ok(empty) = outcome
             && empty != std::mem::replace(&mut withdrawn, empty)
@@ -73,8 +112,8 @@ async fn follow_one(issuer: String, url: KeySetUrl, keyring: Keyring) {
 }
 
 /// Whether the issuer has published that there are no keys: then those that were known are no more.
-async fn refresh(issuer: &str, url: &KeySetUrl, keyring: &Keyring) -> Result<bool, Fault> {
-    let keys = KeySet::parse(issuer, &fetch(url).await?)?;
+async fn refresh((issuer, url): (&str, &KeySetUrl), keyring: &Keyring, patience: Duration) -> Result<bool, Fault> {
+    let keys = KeySet::parse(issuer, &fetch(url, patience).await?)?;
     let empty = keys.is_empty();
     keyring.learn(issuer, url, keys, clock::monotonic()).await;
     Ok(empty)

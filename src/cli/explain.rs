@@ -6,14 +6,13 @@ use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderName, HeaderValue, Request, request};
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::cli::tokens::read;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::gate::{Rehearsal, Source, Stage, explain};
 use crate::message::{Rejection, credential};
-use crate::sessions::Keyring;
 use crate::store::Store;
 use crate::upstream::Preview;
 
@@ -74,17 +73,22 @@ impl Explain {
         token: Option<&str>,
     ) -> Result<(), Refused> {
         let now = clock::now();
-        if let Some(token) = token {
-            let keyring = Keyring::load(store.clone(), &config.tokens).await?;
-            // What cannot be read is for the rule to judge.
-            if let Ok(claims) = keyring.read_token(token, &config.tokens) {
-                let dossier = dossier::gather(&config, store, (token, &claims), now).await?;
-                dossier.lines.iter().for_each(say);
-            }
-        }
         let head = self.head(token)?;
         let (app, _feed) = App::build(config).await?;
         let edition = app.edition();
+        if let Some(token) = token {
+            let (keyring, tokens) = (app.keyring(), &edition.config.tokens);
+            let fetched = app::consult(keyring, tokens, token).await;
+            // Where nobody looks at the token, nothing hangs on its keys.
+            if plan.looks_at_tokens() {
+                fetched?;
+            }
+            // What cannot be read is for the rule to judge.
+            if let Ok(claims) = keyring.read_token(token, tokens) {
+                let dossier = dossier::gather(&edition.config, store, (token, &claims), now).await?;
+                dossier.lines.iter().for_each(say);
+            }
+        }
         let worker = edition.worker(&app.access_buffer(), None);
         let source = Source { address: Some(self.from), secure: false };
         let mut told = Rehearsal::default();

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use clap::{Args, Subcommand};
 
+use crate::app;
 use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
 use crate::clock::{self, UnixTime};
@@ -114,6 +115,7 @@ fn find_issuer<'a>(config: &'a Config, name: &str) -> Result<&'a str, Refused> {
 
 async fn verify(config: &Config, store: &Store, token: &str) -> Result<Claims, Refused> {
     let keyring = Keyring::load(store.clone(), &config.tokens).await?;
+    app::consult(&keyring, &config.tokens, token).await?;
     Ok(keyring.read_token(token, &config.tokens)?)
 }
 

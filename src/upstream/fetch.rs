@@ -20,9 +20,6 @@ use crate::upstream::tls::{self, Roots};
 /// The largest document, in bytes.
 const LARGEST: usize = 1024 * 1024;
 
-/// From the look-up of the name to the last byte.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no document.
@@ -49,17 +46,17 @@ pub enum FetchError {
     /// The body broke off, or is too large.
     #[error("the document could not be read: {0}")]
     Body(Box<dyn StdError + Send + Sync>),
-    /// Nothing came for too long.
-    #[error("no answer within {PATIENCE:?}")]
-    Slow,
+    /// Nothing came for so long.
+    #[error("no answer within {0:?}")]
+    Slow(Duration),
 }
 
-/// Fetches what is at `url`.
+/// Fetches what is at `url`, within `patience` from the look-up of the name to the last byte.
 ///
 /// # Errors
 /// [`FetchError`].
-pub async fn fetch(url: &KeySetUrl) -> Result<Bytes, FetchError> {
-    tokio::time::timeout(PATIENCE, open(url)).await.map_err(|_| FetchError::Slow)?
+pub async fn fetch(url: &KeySetUrl, patience: Duration) -> Result<Bytes, FetchError> {
+    tokio::time::timeout(patience, open(url)).await.map_err(|_| FetchError::Slow(patience))?
 }
 
 async fn open(url: &KeySetUrl) -> Result<Bytes, FetchError> {

@@ -447,6 +447,45 @@ fn the_endpoints_are_for_our_own_users() {
 }
 
 #[test]
+fn the_command_line_judges_by_the_keys_that_the_provider_publishes() {
+    let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));
+    let provider = Provider::start(&[&key]);
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    let (token, own) = (key.sign(&claims(json!({}))), gateway.register("alice").access);
+    await_keys(&gateway, &token);
+    let mut fetched = provider.origin.count();
+    let mut cli = |arguments: &[&str], token: &str, fetches: usize| {
+        let done = gateway.cli(arguments, token);
+        fetched += fetches;
+        assert_eq!(provider.origin.count(), fetched, "{arguments:?}: {}", said(&done));
+        (done.status.code(), said(&done))
+    };
+    let explain = ["explain", "GET", "/theirs/a", "--token", "-"];
+    let (code, told) = cli(&explain, &token, 1);
+    assert!(code == Some(0) && told.contains("verdict:  passes") && told.contains(ISSUER), "{told}");
+    let (code, told) = cli(&["explain", "GET", "/secret", "--token", "-"], &own, 0);
+    assert!(code == Some(0) && told.contains("verdict:  passes"), "{told}");
+    let (code, told) = cli(&["tokens", "inspect", "-"], &token, 1);
+    assert!(code == Some(0) && told.contains("verdict:  good until"), "{told}");
+    let forged = Key::new("k", Algorithm::ES256).sign(&claims(json!({})));
+    let (code, told) = cli(&["tokens", "revoke", "-"], &forged, 1);
+    assert!(code == Some(1) && told.contains("Signature verification failed"), "{told}");
+    let (code, told) = cli(&["tokens", "revoke", "-"], &token, 1);
+    assert!(code == Some(0) && told.contains("has been revoked"), "{told}");
+    assert!(holds_within(Duration::from_secs(1), || ask(&gateway, "/theirs/a", &token).code() == "token_revoked"));
+    provider.up.store(false, Ordering::Relaxed);
+    for command in [&explain[..], &["tokens", "inspect", "-"], &["tokens", "revoke", "-"]] {
+        let (code, told) = cli(command, &token, 1);
+        assert_eq!(code, Some(1), "{told}");
+        for part in [ISSUER, &provider.url(), "500 Internal Server Error", "tokens revoke --jti JTI --issuer"] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+    }
+    let (code, told) = cli(&["explain", "GET", "/public/a", "--token", "-"], &token, 1);
+    assert!(code == Some(0) && told.contains("nobody looks at the token here"), "{told}");
+}
+
+#[test]
 fn an_unreachable_provider_stops_no_known_key() {
     let (origin, key, new) = (Origin::start(), Key::new("k", Algorithm::ES256), Key::new("new", Algorithm::ES256));
     let provider = Provider::start(&[&key]);

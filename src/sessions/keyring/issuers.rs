@@ -35,6 +35,11 @@ impl Keyring {
         trust.foreign.iter().filter_map(|foreign| Some((foreign.issuer().to_owned(), foreign.age(now)?))).collect()
     }
 
+    /// Which of the trusted issuers a token names; nothing of it has been verified.
+    pub fn issuer_of(&self, token: &str) -> Option<String> {
+        self.0.trust.load().issuer_of(token).map(str::to_owned)
+    }
+
     /// Waits until somebody has brought a token of `issuer` by a key that it may have published since.
     pub async fn unknown(&self, issuer: &str) {
         match self.0.unknown.load_full().get(issuer) {

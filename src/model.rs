@@ -1,6 +1,7 @@
 //! The nouns of the domain, each parsed when it is made, so that holding one is proof that it is well-formed.
 
 mod household;
+mod shown;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 use uuid::Uuid;
 
 pub use household::Household;
+pub use shown::Shown;
 
 /// The name of an account: 1 to 120 characters in NFC, compared exactly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

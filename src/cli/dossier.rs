@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cli::Refused;
 use crate::clock::UnixTime;
 use crate::config::{self, Config};
-use crate::model::{Role, SessionId, Username};
+use crate::model::{Role, SessionId, Shown, Username};
 use crate::sessions;
 use crate::store::{Kind, Revocation, Store};
 use crate::tokens::{Claims, Header, Moment};
@@ -45,7 +45,7 @@ pub async fn gather(
 
 fn key(config: &Config, token: &str, claims: &Claims) -> String {
     let Header { algorithm, kid } = Header::read(token);
-    let algorithm = algorithm.unwrap_or_default();
+    let (algorithm, kid) = (algorithm.unwrap_or_default(), kid.as_deref().map(Shown));
     if let Some(issuer) = &claims.issuer {
         let kid = kid.map(|kid| format!(", {kid}")).unwrap_or_default();
         return format!("one of {issuer} (tokens.trusted){kid}, {algorithm}");
@@ -78,7 +78,7 @@ async fn session(store: &Store, claims: &Claims, revocations: &[Revocation], now
     let Some(id) = &claims.session else { return Ok("session:  none: not from a login here".to_owned()) };
     // With all tokens of its account a session ends too.
     let ended = revocations.iter().find(|revocation| revocation.kind != Kind::Token);
-    Ok(format!("session:  {}: {}", id.as_str(), state(store, id, ended, now).await?))
+    Ok(format!("session:  {}: {}", Shown(id.as_str()), state(store, id, ended, now).await?))
 }
 
 async fn state(store: &Store, id: &SessionId, ended: Option<&Revocation>, now: UnixTime) -> Result<String, Refused> {
@@ -103,7 +103,7 @@ async fn account(store: &Store, claims: &Claims) -> Result<String, Refused> {
         Err(_) => None,
     };
     let Some(account) = found else {
-        return Ok(format!("account:  there is none of the name {:?}", claims.subject));
+        return Ok(format!("account:  there is none of the name {:?}", Shown(&claims.subject)));
     };
     let roles: Vec<&str> = account.roles.iter().map(Role::as_str).collect();
     let disabled = if account.disabled { ", disabled" } else { "" };

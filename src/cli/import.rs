@@ -11,7 +11,7 @@ use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Config};
-use crate::model::Username;
+use crate::model::{Shown, Username};
 use crate::secret::Secret;
 use crate::sessions;
 use crate::store::flask::{Database, Names, User};
@@ -110,9 +110,9 @@ fn judge(user: User, seen: &mut HashSet<String>, at: UnixTime) -> Result<NewAcco
     }
 }
 
-/// Names that were not taken may hold anything: they are shown quoted, and without control characters.
+/// Names that were not taken may hold anything.
 fn tell(name: &str, why: &str) {
-    say(format_args!("not taken over: {name:?}: {why}"));
+    say(format_args!("not taken over: {:?}: {why}", Shown(name)));
 }
 
 async fn take_users(store: &Store, database: &Database, users: Vec<User>, now: UnixTime) -> Result<(), Refused> {

@@ -8,11 +8,11 @@ mod import;
 mod keys;
 mod run;
 mod schema;
+mod screen;
 mod tokens;
 mod users;
 mod witness;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -103,22 +103,27 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refused(text)) => {
-            let _ = writeln!(std::io::stderr(), "portcullis: {text}");
+            screen::print(std::io::stderr(), format_args!("portcullis: {text}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints a line. A closed pipe (`portcullis check | head`) is no error.
+/// Prints a line.
 fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    screen::print(std::io::stdout(), line);
+}
+
+/// Prints a warning, to standard error.
+fn warn(line: impl std::fmt::Display) {
+    screen::print(std::io::stderr(), format_args!("portcullis: warning: {line}"));
 }
 
 /// Reads the configuration, with `${NAME}` from the environment; its warnings go to standard error.
 fn load(path: &Path) -> Result<Config, Refused> {
     let config = config::load(path, &environment)?;
     for warning in &config.warnings {
-        let _ = writeln!(std::io::stderr(), "portcullis: warning: {}: {}", warning.key, warning.message);
+        warn(format_args!("{}: {}", warning.key, warning.message));
     }
     Ok(config)
 }

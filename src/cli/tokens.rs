@@ -9,7 +9,7 @@ use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
 use crate::clock::{self, UnixTime};
 use crate::config::Config;
-use crate::model::{AccountId, SessionId, Username};
+use crate::model::{AccountId, SessionId, Shown, Username};
 use crate::sessions::{Keyring, keep_token_until};
 use crate::store::{Cut, Key, Kind, Revocation, Store};
 use crate::telemetry::audit::{About, Event};
@@ -159,7 +159,7 @@ impl What {
             about.token = Some(jti.to_owned());
             about.more = claims.issuer.as_ref().map(|issuer| ("issuer", issuer.to_string()));
             let key = Key::token(claims.issuer.as_deref(), jti);
-            (Kind::Token, key, keep_token_until(claims.expires), format!("Token {jti}"))
+            (Kind::Token, key, keep_token_until(claims.expires), format!("Token {}", Shown(jti)))
         } else if let Some(jti) = self.jti {
             if jti.is_empty() {
                 return Err(Refused("no token has an empty jti".into()));

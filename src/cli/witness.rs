@@ -1,8 +1,8 @@
 //! Puts what a command has done into the audit, with the one who gave it.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use crate::cli::Refused;
+use crate::cli::{Refused, warn};
 use crate::clock;
 use crate::config::{Config, LogFormat};
 use crate::telemetry::audit::{About, Actor, Event, Line, Outcome, Sink};
@@ -30,7 +30,7 @@ impl Witness {
     pub fn tell(&mut self, event: Event, about: &About) {
         let line = Line::new(clock::now(), event, Outcome::Success, Actor::Command(&self.user), about);
         if let Err(error) = self.sink.write(&line) {
-            let _ = writeln!(std::io::stderr(), "portcullis: warning: log.audit: it was done, and not told: {error}");
+            warn(format_args!("log.audit: it was done, and not told: {error}"));
         }
     }
 }

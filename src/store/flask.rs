@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 
+use crate::model::Shown;
 use crate::secret::Secret;
 
 /// What tables of users are called, the likeliest first.
@@ -128,12 +129,12 @@ impl Database {
     /// The table of users, with its two columns.
     pub fn users_table(&self) -> String {
         let Table { name, columns: [user, hash] } = &self.users;
-        format!("{name} ({user}, {hash})")
+        format!("{} ({}, {})", Shown(name), Shown(user), Shown(hash))
     }
 
     /// The tables of revoked tokens.
-    pub fn revoked_tables(&self) -> Vec<&str> {
-        self.revoked.iter().map(|table| table.name.as_str()).collect()
+    pub fn revoked_tables(&self) -> Vec<String> {
+        self.revoked.iter().map(|table| Shown(&table.name).to_string()).collect()
     }
 
     /// Every user, in the order of the file.
@@ -199,13 +200,13 @@ fn find_users(tables: &[(String, Vec<String>)], names: &Names, path: &Path) -> R
     } else if let Some(best) = fitting.iter().filter_map(usual).min() {
         fitting.retain(|table| usual(table) == Some(best));
     }
-    let several = fitting.iter().map(|table| table.name.clone()).collect();
+    let several = fitting.iter().map(|table| Shown(&table.name).to_string()).collect();
     match (fitting.pop(), fitting.is_empty()) {
         (Some(table), true) => Ok(table),
         (Some(_), false) => Err(Error::Ambiguous { path: path.into(), tables: several }),
         (None, _) => Err(Error::NoUsers {
             path: path.into(),
-            tables: tables.iter().map(|(name, columns)| format!("{name} ({})", columns.join(", "))).collect(),
+            tables: tables.iter().map(|(name, columns)| format!("{} ({})", Shown(name), shown(columns))).collect(),
         }),
     }
 }
@@ -226,6 +227,10 @@ fn find_revoked(tables: &[(String, Vec<String>)], names: &Names, path: &Path) ->
         }
         _ => Ok(found),
     }
+}
+
+fn shown(names: &[String]) -> String {
+    names.iter().map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The name as it is written in the file; SQLite does not tell upper from lower case.

@@ -220,7 +220,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Separators of lines and marks of direction: a viewer would show something else than what is there.
-fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 

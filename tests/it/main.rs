@@ -44,6 +44,7 @@ mod life;
 mod reload;
 mod leaving;
 mod cli;
+mod terminal;
 mod explain;
 mod fronts;
 mod grpc;

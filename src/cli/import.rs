@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::sessions;
 use crate::store::flask::{Database, Names, User};
 use crate::store::{Imported, Key, NewAccount, Store};
-use crate::telemetry::audit::{About, Event};
+use crate::telemetry::audit::{About, Event, Outcome};
 
 /// Rows of one transaction: few, because a running gateway's logouts wait meanwhile.
 const BATCH: usize = 1000;
@@ -73,14 +73,24 @@ impl Flask {
         let (users, revoked) = (database.users()?, database.revoked()?);
         let mut witness = Witness::open(&config)?;
         let store = Store::open(&config.store)?;
-        let now = clock::now();
-        block_on(async {
-            take_users(&store, &database, users, now).await?;
-            take_revoked(&store, &database, revoked, now, self.lifetime.max(longest(&config))).await?;
-            Ok(())
-        })?;
+        let mut taker = Taker { store, database, now: clock::now(), users: 0, revoked: 0 };
         let file = Some(("file", self.file.display().to_string()));
-        witness.tell(Event::Import, &About { more: file, ..About::default() });
+        let mut about = About { more: file, ..About::default() };
+        // Each batch stays, whatever becomes of the next: who dies between them has at least told what he was about to do.
+        witness.tell(Event::ImportBegin, &about);
+        let outcome = block_on(async {
+            taker.take_users(users).await?;
+            taker.take_revoked(revoked, self.lifetime.max(longest(&config))).await
+        });
+        about.taken = Some(format!("{} users, {} revoked tokens", taker.users, taker.revoked));
+        let ended = if outcome.is_ok() { Outcome::Success } else { Outcome::Failure("unavailable") };
+        witness.tell_of(Event::Import, ended, &about);
+        if let Err(Refused(error)) = outcome {
+            let Taker { users, revoked, .. } = taker;
+            return Err(Refused(format!(
+                "{error}; {users} users and {revoked} revoked tokens were taken over before, and stay: import again to go on"
+            )));
+        }
         tell_of_tokens(&config);
         Ok(())
     }
@@ -115,84 +125,92 @@ fn tell(name: &str, why: &str) {
     say(format_args!("not taken over: {:?}: {why}", Shown(name)));
 }
 
-async fn take_users(store: &Store, database: &Database, users: Vec<User>, now: UnixTime) -> Result<(), Refused> {
-    let (mut seen, mut fit, mut refused, mut there, mut taken) = (HashSet::new(), Vec::new(), 0, 0, 0);
-    for user in users {
-        match judge(user, &mut seen, now) {
-            Ok(account) => fit.push(account),
-            Err((name, why)) => {
-                tell(&name, &why);
-                refused += 1;
-            }
-        }
-    }
-    for batch in fit.chunks(BATCH) {
-        let outcomes = store.import_accounts(batch.to_vec()).await?;
-        for (account, outcome) in batch.iter().zip(outcomes) {
-            let name = account.username.as_str();
-            match outcome {
-                Imported::Added => taken += 1,
-                Imported::Exists => {
-                    tell(name, "there is an account of that name, which is left alone");
-                    there += 1;
-                }
-                Imported::Deleted => {
-                    tell(name, "it was imported before, and deleted since; `portcullis users add` makes it anew");
-                    there += 1;
-                }
-            }
-        }
-    }
-    let table = database.users_table();
-    say(format_args!("users: {taken} taken over from {table}, {there} known already, {refused} not usable"));
-    if refused > 0 {
-        say("  Who is not usable can be made with `portcullis users add NAME`, with a new password.");
-    }
-    Ok(())
+/// Takes over, and counts what it took.
+struct Taker {
+    store: Store,
+    database: Database,
+    now: UnixTime,
+    users: usize,
+    revoked: usize,
 }
 
-/// Only their ids are known, not when they expire: each is kept for as long as any token of the application may live,
-/// which is also noted, because it bounds every later revocation of all of an account's tokens.
-async fn take_revoked(
-    store: &Store,
-    database: &Database,
-    revoked: Vec<Option<String>>,
-    now: UnixTime,
-    life: Duration,
-) -> Result<(), Refused> {
-    let before = store.raise_longest_lifetime(Duration::ZERO).await?;
-    let longest = store.raise_longest_lifetime(life).await?;
-    let tables = database.revoked_tables();
-    if tables.is_empty() {
-        say("revoked tokens: the file has no table of them with a column jti; if it has, name it with --revoked-table");
-    } else {
-        let all = revoked.len();
-        let mut keys: Vec<Key> =
-            revoked.into_iter().flatten().filter(|jti| !jti.is_empty()).map(|jti| Key::token(None, &jti)).collect();
-        let unusable = all - keys.len();
-        let mut seen = HashSet::new();
-        keys.retain(|key| seen.insert(*key));
-        let keep_until = sessions::keep_generation_until(longest, now);
-        let mut new = 0;
-        for batch in keys.chunks(BATCH) {
-            new += store.import_revoked(batch.to_vec(), now, keep_until.since(now)).await?;
+impl Taker {
+    async fn take_users(&mut self, users: Vec<User>) -> Result<(), Refused> {
+        let (mut seen, mut fit, mut refused, mut there) = (HashSet::new(), Vec::new(), 0, 0);
+        for user in users {
+            match judge(user, &mut seen, self.now) {
+                Ok(account) => fit.push(account),
+                Err((name, why)) => {
+                    tell(&name, &why);
+                    refused += 1;
+                }
+            }
         }
-        let (known, tables) = (keys.len() - new, tables.join(", "));
-        say(format_args!(
-            "revoked tokens: {new} taken over from {tables}, {known} known already, {unusable} not usable"
-        ));
-        let life = config::show_duration(longest);
-        say(format_args!(
-            "  The file does not tell when they expire: they are remembered until {keep_until}, for tokens that live \
-             {life} at most. If the application's live longer, say so with --lifetime."
-        ));
+        for batch in fit.chunks(BATCH) {
+            let outcomes = self.store.import_accounts(batch.to_vec()).await?;
+            for (account, outcome) in batch.iter().zip(outcomes) {
+                let name = account.username.as_str();
+                match outcome {
+                    Imported::Added => self.users += 1,
+                    Imported::Exists => {
+                        tell(name, "there is an account of that name, which is left alone");
+                        there += 1;
+                    }
+                    Imported::Deleted => {
+                        tell(name, "it was imported before, and deleted since; `portcullis users add` makes it anew");
+                        there += 1;
+                    }
+                }
+            }
+        }
+        let (taken, table) = (self.users, self.database.users_table());
+        say(format_args!("users: {taken} taken over from {table}, {there} known already, {refused} not usable"));
+        if refused > 0 {
+            say("  Who is not usable can be made with `portcullis users add NAME`, with a new password.");
+        }
+        Ok(())
     }
-    if longest > before && before > Duration::ZERO {
-        say(
-            "  A running gateway reckons with that longest life once it has reloaded its configuration: send it SIGHUP.",
-        );
+
+    /// Only their ids are known, not when they expire: each is kept for as long as any token of the application may live,
+    /// which is also noted, because it bounds every later revocation of all of an account's tokens.
+    async fn take_revoked(&mut self, revoked: Vec<Option<String>>, life: Duration) -> Result<(), Refused> {
+        let before = self.store.raise_longest_lifetime(Duration::ZERO).await?;
+        let longest = self.store.raise_longest_lifetime(life).await?;
+        let tables = self.database.revoked_tables();
+        if tables.is_empty() {
+            say(
+                "revoked tokens: the file has no table of them with a column jti; if it has, name it with --revoked-table",
+            );
+        } else {
+            let all = revoked.len();
+            let mut keys: Vec<Key> =
+                revoked.into_iter().flatten().filter(|jti| !jti.is_empty()).map(|jti| Key::token(None, &jti)).collect();
+            let unusable = all - keys.len();
+            let mut seen = HashSet::new();
+            keys.retain(|key| seen.insert(*key));
+            let keep_until = sessions::keep_generation_until(longest, self.now);
+            for batch in keys.chunks(BATCH) {
+                let life = keep_until.since(self.now);
+                self.revoked += self.store.import_revoked(batch.to_vec(), self.now, life).await?;
+            }
+            let (new, tables) = (self.revoked, tables.join(", "));
+            let known = keys.len() - new;
+            say(format_args!(
+                "revoked tokens: {new} taken over from {tables}, {known} known already, {unusable} not usable"
+            ));
+            let life = config::show_duration(longest);
+            say(format_args!(
+                "  The file does not tell when they expire: they are remembered until {keep_until}, for tokens that live \
+                 {life} at most. If the application's live longer, say so with --lifetime."
+            ));
+        }
+        if longest > before && before > Duration::ZERO {
+            say(
+                "  A running gateway reckons with that longest life once it has reloaded its configuration: send it SIGHUP.",
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What is needed for the application's live tokens to go on working.

@@ -28,7 +28,12 @@ impl Witness {
 
     /// Tells what was done.
     pub fn tell(&mut self, event: Event, about: &About) {
-        let line = Line::new(clock::now(), event, Outcome::Success, Actor::Command(&self.user), about);
+        self.tell_of(event, Outcome::Success, about);
+    }
+
+    /// Tells how it ended.
+    pub fn tell_of(&mut self, event: Event, outcome: Outcome, about: &About) {
+        let line = Line::new(clock::now(), event, outcome, Actor::Command(&self.user), about);
         if let Err(error) = self.sink.write(&line) {
             warn(format_args!("log.audit: it was done, and not told: {error}"));
         }

@@ -69,7 +69,9 @@ pub enum Event {
     UserDisable,
     /// It lets one in again.
     UserEnable,
-    /// It takes over the accounts and revoked tokens of another application.
+    /// It is about to take over the accounts and revoked tokens of another application, a batch after the other.
+    ImportBegin,
+    /// It has done that, or not to the end: the line says how many.
     Import,
     /// It forgets the failures that are counted against a name or an address.
     UserUnlock,
@@ -103,6 +105,7 @@ impl Event {
             Self::UserDisable => "user_disable",
             Self::UserEnable => "user_enable",
             Self::UserUnlock => "user_unlock",
+            Self::ImportBegin => "import_begin",
             Self::Import => "import",
             Self::KeyRotate => "key_rotate",
             Self::KeyRevoke => "key_revoke",
@@ -147,6 +150,8 @@ pub struct About {
     pub session: Option<String>,
     /// `jti`.
     pub token: Option<String>,
+    /// How many things were taken over, and of what kinds.
+    pub taken: Option<String>,
     /// What else there is to say, by its field's name.
     pub more: Option<(&'static str, String)>,
 }
@@ -180,6 +185,7 @@ impl Line {
             ("system_user", system_user),
             ("user", about.user.as_deref()),
             (more, detail),
+            ("taken", about.taken.as_deref()),
             ("sid", about.session.as_deref()),
             ("jti", about.token.as_deref()),
             ("client", client.as_deref()),

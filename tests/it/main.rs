@@ -39,6 +39,7 @@ mod keys;
 mod trusted;
 mod flask;
 mod import;
+mod import_faults;
 mod doors;
 mod life;
 mod reload;

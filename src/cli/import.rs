@@ -1,6 +1,6 @@
 //! `portcullis import flask app.db`: the accounts and the revoked tokens of a Flask application. Repeating it is harmless.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ const BATCH: usize = 1000;
 pub enum Import {
     /// The SQLite file of a Flask application: users with passlib's or Werkzeug's hashes, and revoked tokens. What is
     /// there already is left alone. Passwords go on working, and are hashed anew at the next login.
+    ///
+    /// Each user who cannot be taken over is named, with the reason, and the summary says how many there are; that is no
+    /// failure: the exit code is 0 when all of the file has been gone through.
     Flask(Flask),
 }
 
@@ -137,6 +140,7 @@ struct Taker {
 impl Taker {
     async fn take_users(&mut self, users: Vec<User>) -> Result<(), Refused> {
         let (mut seen, mut fit, mut refused, mut there) = (HashSet::new(), Vec::new(), 0, 0);
+        let all = users.len();
         for user in users {
             match judge(user, &mut seen, self.now) {
                 Ok(account) => fit.push(account),
@@ -166,14 +170,17 @@ impl Taker {
         let (taken, table) = (self.users, self.database.users_table());
         say(format_args!("users: {taken} taken over from {table}, {there} known already, {refused} not usable"));
         if refused > 0 {
-            say("  Who is not usable can be made with `portcullis users add NAME`, with a new password.");
+            say(format_args!(
+                "  {refused} of {all} were left out, and cannot log in: make them with `portcullis users add NAME`, with a new \
+                 password."
+            ));
         }
         Ok(())
     }
 
     /// Only their ids are known, not when they expire: each is kept for as long as any token of the application may live,
     /// which is also noted, because it bounds every later revocation of all of an account's tokens.
-    async fn take_revoked(&mut self, revoked: Vec<Option<String>>, life: Duration) -> Result<(), Refused> {
+    async fn take_revoked(&mut self, revoked: Vec<Result<String, &str>>, life: Duration) -> Result<(), Refused> {
         let before = self.store.raise_longest_lifetime(Duration::ZERO).await?;
         let longest = self.store.raise_longest_lifetime(life).await?;
         let tables = self.database.revoked_tables();
@@ -182,12 +189,14 @@ impl Taker {
                 "revoked tokens: the file has no table of them with a column jti; if it has, name it with --revoked-table",
             );
         } else {
-            let all = revoked.len();
-            let mut keys: Vec<Key> =
-                revoked.into_iter().flatten().filter(|jti| !jti.is_empty()).map(|jti| Key::token(None, &jti)).collect();
-            let unusable = all - keys.len();
-            let mut seen = HashSet::new();
-            keys.retain(|key| seen.insert(*key));
+            let (mut keys, mut seen, mut unusable) = (Vec::new(), HashSet::new(), BTreeMap::<&str, usize>::new());
+            for jti in revoked {
+                match jti.map(|jti| Key::token(None, &jti)) {
+                    Ok(key) if seen.insert(key) => keys.push(key),
+                    Ok(_) => {}
+                    Err(kind) => *unusable.entry(kind).or_default() += 1,
+                }
+            }
             let keep_until = sessions::keep_generation_until(longest, self.now);
             for batch in keys.chunks(BATCH) {
                 let life = keep_until.since(self.now);
@@ -195,9 +204,14 @@ impl Taker {
             }
             let (new, tables) = (self.revoked, tables.join(", "));
             let known = keys.len() - new;
+            let left_out: usize = unusable.values().sum();
             say(format_args!(
-                "revoked tokens: {new} taken over from {tables}, {known} known already, {unusable} not usable"
+                "revoked tokens: {new} taken over from {tables}, {known} known already, {left_out} not usable"
             ));
+            if left_out > 0 {
+                let kinds: Vec<String> = unusable.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+                say(format_args!("  Not usable as a jti, which is text: {}.", kinds.join(", ")));
+            }
             let life = config::show_duration(longest);
             say(format_args!(
                 "  The file does not tell when they expire: they are remembered until {keep_until}, for tokens that live \

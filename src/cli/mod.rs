@@ -6,6 +6,7 @@ mod explain;
 mod health;
 mod import;
 mod keys;
+mod password;
 mod run;
 mod schema;
 mod screen;

@@ -1,18 +1,16 @@
 //! `portcullis users`: accounts, in the store itself; a running gateway hears of it within a second.
 
-use std::io::{BufRead, IsTerminal};
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use crate::accounts::{Accounts, Applicant, Change, Hasher, Ledger};
+use crate::cli::password::PasswordSource;
 use crate::cli::witness::Witness;
 use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
 use crate::clock;
 use crate::config::Config;
 use crate::model::{Household, Role, Username};
-use crate::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::audit::{About, Event};
 
@@ -84,14 +82,6 @@ pub enum Users {
         #[command(flatten)]
         config: ConfigPath,
     },
-}
-
-/// Never an argument: those are seen by everyone on the machine.
-#[derive(Args)]
-pub struct PasswordSource {
-    /// Read the password from this file; one newline at its end is dropped.
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
 }
 
 /// The store and the accounts in it.
@@ -228,36 +218,4 @@ fn about(username: &Username, roles: Option<&Vec<Role>>) -> About {
 fn parse_roles(roles: &[String]) -> Result<Vec<Role>, Refused> {
     let parse = |role: &String| Role::parse(role).map_err(|error| Refused(format!("{role:?}: {error}")));
     roles.iter().map(parse).collect()
-}
-
-impl PasswordSource {
-    fn read(&self, username: &Username) -> Result<Secret, Refused> {
-        let mut text = match &self.password_file {
-            Some(path) => {
-                std::fs::read_to_string(path).map_err(|error| Refused(format!("{}: {error}", path.display())))?
-            }
-            None if std::io::stdin().is_terminal() => {
-                let first = rpassword::prompt_password(format!("Password for {username}: "))?;
-                if rpassword::prompt_password("Once more: ")? != first {
-                    return Err(Refused("the two passwords differ; nothing was changed".into()));
-                }
-                first
-            }
-            None => {
-                let mut line = String::new();
-                if std::io::stdin().lock().read_line(&mut line)? == 0 {
-                    let text = "no password came on standard input; run it in a terminal, or give --password-file FILE";
-                    return Err(Refused(text.into()));
-                }
-                line
-            }
-        };
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        Ok(Secret::new(text))
-    }
 }

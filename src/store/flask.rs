@@ -1,5 +1,6 @@
 //! The database of a Flask application, as an import reads it: accounts and revoked tokens. It is never written to.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::model::Shown;
 use crate::secret::Secret;
+use crate::store::sqlite::without_sql;
 
 /// What tables of users are called, the likeliest first.
 const USERS: [&str; 7] = ["users", "user", "user_model", "usermodel", "accounts", "account", "auth_user"];
@@ -25,6 +27,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
     ORDER BY name";
 
+const VIEWS: &str = "SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY name";
+
 const COLUMNS: &str = "SELECT name FROM pragma_table_xinfo(?1)";
 
 /// Why nothing can be imported from a file.
@@ -38,17 +42,34 @@ pub enum Error {
         /// Why not.
         source: rusqlite::Error,
     },
+    /// It is not there, or may not be looked at.
+    #[error("{}: {source}", path.display())]
+    Find {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A folder, a pipe or a device.
+    #[error("{}: this is no file; name the SQLite file of the application", path.display())]
+    NoFile {
+        /// Where.
+        path: PathBuf,
+    },
     /// There is no table that could hold users.
     #[error(
         "{}: no table has a column for names ({}) and one for password hashes ({}); name them with --users-table, \
-         --name-column and --password-column. Its tables: {}",
-        path.display(), NAMES.join(", "), HASHES.join(", "), tables.join(", ")
+         --name-column and --password-column. {}{}",
+        path.display(), NAMES.join(", "), HASHES.join(", "), listed("Its tables", tables).unwrap_or("It has no tables".into()),
+        listed("; views, which are not read", views).unwrap_or_default()
     )]
     NoUsers {
         /// Which file.
         path: PathBuf,
         /// What it has.
         tables: Vec<String>,
+        /// What looks like tables.
+        views: Vec<String>,
     },
     /// There are several.
     #[error("{}: several tables could hold the users: {}; name one with --users-table", path.display(), tables.join(", "))]
@@ -112,16 +133,24 @@ impl Database {
     /// # Errors
     /// [`Error`], saying what is wrong with the file.
     pub fn open(path: &Path, names: &Names) -> Result<Self, Error> {
-        let fail = |source| Error::Read { path: path.into(), source };
+        let fail = |source| Error::Read { path: path.into(), source: without_sql(source) };
+        let missing = |source| Error::Find { path: path.into(), source };
+        // An absolute path is never a URI or `:memory:` to SQLite.
+        let file = path.canonicalize().map_err(missing)?;
+        // Opening a pipe waits for ever.
+        if !file.metadata().map_err(missing)?.is_file() {
+            return Err(Error::NoFile { path: path.into() });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+        let connection = Connection::open_with_flags(&file, flags).map_err(fail)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
         // The file is somebody else's: nothing in it may run. What is read is of one moment.
         connection
             .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON; BEGIN;")
             .map_err(fail)?;
         let tables = tables(&connection).map_err(fail)?;
-        let users = find_users(&tables, names, path)?;
+        let views = texts(&connection, VIEWS).map_err(fail)?;
+        let users = find_users((&tables, &views), names, path)?;
         let revoked = find_revoked(&tables, names, path)?;
         Ok(Self { path: path.into(), connection, users, revoked })
     }
@@ -148,14 +177,14 @@ impl Database {
         })
     }
 
-    /// The `jti` of every revoked token; one that is no text is missing.
+    /// The `jti` of every revoked token, or the kind of what stands there instead.
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub fn revoked(&self) -> Result<Vec<Option<String>>, Error> {
+    pub fn revoked(&self) -> Result<Vec<Result<String, &'static str>>, Error> {
         let mut all = Vec::new();
         for table in &self.revoked {
-            all.extend(self.rows(table, |row| text(row, 0))?);
+            all.extend(self.rows(table, jti)?);
         }
         Ok(all)
     }
@@ -168,14 +197,17 @@ impl Database {
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
         let sql = format!("SELECT {} FROM {}", columns.join(", "), quoted(&table.name));
         let rows = self.connection.prepare(&sql).and_then(|mut statement| statement.query_map([], read)?.collect());
-        rows.map_err(|source| Error::Read { path: self.path.clone(), source })
+        rows.map_err(|source| Error::Read { path: self.path.clone(), source: without_sql(source) })
     }
+}
+
+fn texts(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 /// Every table with its columns.
 fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Vec<String>)>> {
-    let names: Vec<String> =
-        connection.prepare(TABLES)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let names = texts(connection, TABLES)?;
     let mut columns = connection.prepare(COLUMNS)?;
     let with_columns = |name: String| {
         let found = columns.query_map([&name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -184,7 +216,11 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Vec<String>)
     names.into_iter().map(with_columns).collect()
 }
 
-fn find_users(tables: &[(String, Vec<String>)], names: &Names, path: &Path) -> Result<Table<2>, Error> {
+fn find_users(
+    (tables, views): (&[(String, Vec<String>)], &[String]),
+    names: &Names,
+    path: &Path,
+) -> Result<Table<2>, Error> {
     let column = |columns: &[String], named: &Option<String>, usual: &[&str]| match named {
         Some(named) => find(columns, named),
         None => usual.iter().find_map(|usual| find(columns, usual)),
@@ -207,6 +243,7 @@ fn find_users(tables: &[(String, Vec<String>)], names: &Names, path: &Path) -> R
         (None, _) => Err(Error::NoUsers {
             path: path.into(),
             tables: tables.iter().map(|(name, columns)| format!("{} ({})", Shown(name), shown(columns))).collect(),
+            views: views.iter().map(|name| Shown(name).to_string()).collect(),
         }),
     }
 }
@@ -229,6 +266,10 @@ fn find_revoked(tables: &[(String, Vec<String>)], names: &Names, path: &Path) ->
     }
 }
 
+fn listed(what: &str, names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
+}
+
 fn shown(names: &[String]) -> String {
     names.iter().map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -240,6 +281,18 @@ fn find(all: &[String], name: &str) -> Option<String> {
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn jti(row: &Row<'_>) -> rusqlite::Result<Result<String, &'static str>> {
+    Ok(match row.get_ref(0)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match str::from_utf8(bytes) {
+            Ok("") => Err("empty"),
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err("not in UTF-8"),
+        },
+        ValueRef::Null => Err("NULL"),
+        ValueRef::Integer(_) | ValueRef::Real(_) => Err("number"),
+    })
 }
 
 /// A value that is text, or the bytes of one.

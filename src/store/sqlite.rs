@@ -25,6 +25,8 @@ use crate::store::Error;
 use crate::store::seal::Seal;
 use worker::Worker;
 
+pub(super) use connection::without_sql;
+
 /// A handle on the store; clones share it. Its functions may be called from any runtime.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{BINARY, Setup, await_that, cli_with, said};
+use crate::harness::{BINARY, Setup, await_that, cli_with, run, said};
 use crate::origin::Origin;
 
 /// A folder, and in it a configuration whose audit goes into a file.
@@ -89,4 +89,75 @@ fn an_import_that_is_killed_has_been_told() {
     let told = audit(folder.path());
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0][0], "import_begin");
+}
+
+/// Runs an import in `folder`, with the file as it is written.
+fn import(folder: &TempDir, file: &str, code: i32) -> String {
+    let mut command = Command::new("timeout");
+    command.arg("20").arg(BINARY).args(["import", "flask", "--config", "gateway.yaml", "--", file]);
+    command.current_dir(folder.path());
+    let done = run(command, "");
+    assert_eq!(done.status.code(), Some(code), "{file}: {}", said(&done));
+    said(&done)
+}
+
+#[test]
+fn only_a_file_is_imported_and_by_its_name() {
+    let (_origin, folder, _) = prepared();
+    let app = application(folder.path(), 2);
+    let pipe = Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap();
+    assert!(pipe.success());
+    for none in ["pipe", "/dev/zero", "."] {
+        assert!(import(&folder, none, 1).contains("this is no file"), "{none}");
+    }
+    for absent in ["file:app.db?mode=rwc", "file:app.db", ":memory:", "absent.db"] {
+        let told = import(&folder, absent, 1);
+        assert!(told.contains(absent) && told.contains("No such file"), "{absent}: {told}");
+    }
+    std::os::unix::fs::symlink(&app, folder.path().join("link.db")).unwrap();
+    std::fs::copy(&app, folder.path().join("file:app.db?mode=rwc")).unwrap();
+    assert!(import(&folder, "link.db", 0).contains("2 taken over from users"));
+    assert!(import(&folder, "file:app.db?mode=rwc", 0).contains("2 known already"));
+}
+
+#[test]
+fn what_is_left_out_is_said() {
+    let (_origin, folder, _) = prepared();
+    let made = |name: &str, sql: &str| Connection::open(folder.path().join(name)).unwrap().execute_batch(sql).unwrap();
+    made("view.db", "CREATE VIEW users AS SELECT 'a' AS username, 'b' AS password");
+    let told = import(&folder, "view.db", 1);
+    assert!(told.contains("It has no tables; views, which are not read: users"), "{told}");
+    let odd = "CREATE TABLE users (username, password); INSERT INTO users VALUES ('a', 'x'), ('b', 'y');
+        CREATE TABLE revoked (jti); INSERT INTO revoked VALUES ('good'), (7), (NULL), (x'ff'), (''), (1.5), ('good')";
+    made("odd.db", odd);
+    let told = import(&folder, "odd.db", 0);
+    assert!(told.contains("revoked tokens: 1 taken over from revoked, 0 known already, 5 not usable"), "{told}");
+    assert!(told.contains("1 NULL, 1 empty, 1 not in UTF-8, 2 number"), "{told}");
+    assert!(told.contains("2 of 2 were left out, and cannot log in"), "{told}");
+    let help = Command::new(BINARY).args(["import", "flask", "--help"]).output().unwrap();
+    assert!(said(&help).contains("the exit code is 0"), "{}", said(&help));
+}
+
+#[test]
+fn another_database_as_the_store_is_told_shortly() {
+    let (_origin, folder, config) = prepared();
+    let store = folder.path().join("portcullis.db");
+    let refused = |what: &str| {
+        for command in [&["users", "list"][..], &["users", "add", "bob"], &["run"]] {
+            let done = cli_with(&config, command, "correct horse battery\n");
+            assert_eq!(done.status.code(), Some(1), "{what}: {}", said(&done));
+            let told = said(&done);
+            assert!(told.contains("another program's database") && !told.contains("CREATE"), "{what}: {told}");
+        }
+    };
+    assert!(cli_with(&config, &["users", "add", "bob"], "correct horse battery\n").status.success());
+    let change = |sql: &str| Connection::open(&store).unwrap().execute_batch(sql).unwrap();
+    change("PRAGMA user_version = -1");
+    refused("a negative version");
+    change("PRAGMA user_version = 0");
+    refused("no version");
+    change("PRAGMA user_version = 1");
+    let told = said(&cli_with(&config, &["users", "list"], ""));
+    assert!(told.contains("already exists") || told.contains("duplicate column"), "{told}");
+    assert!(!told.contains("ALTER TABLE") && !told.contains("CREATE"), "no statements: {told}");
 }

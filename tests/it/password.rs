@@ -1,8 +1,10 @@
 //! Accounts change: by POST /password, and by the command line beside a running gateway.
 
+use std::process::Command;
+
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Setup, Tokens, await_that, credentials, said};
+use crate::harness::{BINARY, Gateway, PASSWORD, Setup, Tokens, await_that, credentials, run, said};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Connection, Response, get, post};
@@ -190,6 +192,51 @@ fn each_command_that_changes_an_account_ends_its_tokens() {
         let done = gateway.cli(arguments, &format!("{PASSWORD}\n"));
         assert_eq!(done.status.code(), Some(1), "{arguments:?}: {}", said(&done));
     }
+}
+
+#[test]
+fn a_password_is_the_one_line_of_its_source() {
+    let (_origin, gateway) = started();
+    let file = gateway.folder.path().join("password");
+    let give = |name: &str, bytes: &[u8], from_file: bool| {
+        std::fs::write(&file, bytes).unwrap();
+        let input = std::fs::File::open(&file).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["users", "add", name]);
+        if from_file {
+            command.arg("--password-file").arg(&file);
+        }
+        command.arg("--config").arg(&gateway.config).stdin(input).output().unwrap()
+    };
+    for (index, from_file) in [(0, false), (10, true)] {
+        for (more, ends) in [("", ""), ("", "\r\n\n"), ("\u{feff}", "\r\n"), ("", "\n\r\n")].iter().enumerate() {
+            let name = format!("u{}", index + more);
+            let bytes = format!("{}{NEW}{}", ends.0, ends.1);
+            let done = give(&name, bytes.as_bytes(), from_file);
+            assert_eq!(done.status.code(), Some(0), "{bytes:?}: {}", said(&done));
+            assert_eq!(login(&gateway, &name, NEW), 200, "{bytes:?}");
+        }
+        let two = give("two", format!("{NEW}\n{PASSWORD}\n").as_bytes(), from_file);
+        assert!(two.status.code() == Some(1) && said(&two).contains("several lines"), "{}", said(&two));
+        let endless = vec![b'0'; 100 * 1024];
+        let done = give("large", &endless, from_file);
+        assert!(done.status.code() == Some(1) && said(&done).contains("64 KiB"), "{}", said(&done));
+    }
+    let mut zeros = Command::new("sh");
+    zeros.arg("-c").arg("ulimit -v 1000000; exec \"$0\" users add zero --config \"$1\" </dev/zero").arg(BINARY);
+    let done = zeros.arg(&gateway.config).output().unwrap();
+    assert!(done.status.code() == Some(1) && said(&done).contains("64 KiB"), "{}", said(&done));
+}
+
+#[test]
+fn without_a_terminal_to_ask_on_the_remedy_is_named() {
+    let (_origin, gateway) = started();
+    // Standard input is a terminal, but not the one that controls the program: there is none.
+    let line = format!("setsid -w {BINARY} users add carol --config {}", gateway.config.display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]);
+    let done = run(command, "");
+    assert!(said(&done).contains("--password-file FILE") && said(&done).contains("pipe"), "{}", said(&done));
 }
 
 #[test]

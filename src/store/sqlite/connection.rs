@@ -111,7 +111,8 @@ fn identify(connection: &Connection, path: &Path) -> Result<i64, Error> {
     let ours = number("PRAGMA application_id")? == APPLICATION_ID;
     let empty = version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
     connection.execute_batch("RELEASE look").map_err(explain)?;
-    if !ours && !empty {
+    // Nor have we ever left tables behind without counting the steps.
+    if !empty && (!ours || version < 1) {
         return Err(Error::Foreign { path: path.into() });
     }
     if version > LATEST {
@@ -147,9 +148,18 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// The error without the statement, which may be a whole schema, and tells its reader nothing.
+pub(in crate::store) fn without_sql(error: rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqlInputError { error, msg, .. } => rusqlite::Error::SqliteFailure(error, Some(msg)),
+        error => error,
+    }
+}
+
 /// What an error of SQLite means to its reader.
 pub(super) fn classify(error: rusqlite::Error, path: &Path) -> Error {
     let code = error.sqlite_error_code();
+    let error = without_sql(error);
     let (path, source) = (path.to_path_buf(), Arc::new(error));
     match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => Error::Busy,

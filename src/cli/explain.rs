@@ -105,7 +105,7 @@ impl Explain {
             Ok(()) => {
                 say(match (&told.preview, plan.looks_at_tokens()) {
                     (None, _) if told.answer.is_empty() => {
-                        "verdict:  the gateway answers itself, and judges what it gets"
+                        "verdict:  answered by the gateway itself, which judges the rest of the request when it comes"
                     }
                     (_, false) if token.is_some() => "verdict:  passes; nobody looks at the token here",
                     (_, _) => "verdict:  passes",

@@ -48,18 +48,18 @@ pub struct Hidden {
 pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Result<Plan, Rejection> {
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| Rejection::BadRequest(format!("{method:?} is no method").into()))?;
-    let uri: Uri = target.parse().map_err(|_| Rejection::BadPath("The target is no path".into()))?;
+    let uri: Uri = target.parse().map_err(|_| Rejection::BadRequest("The target is malformed".into()))?;
     let target = Target::of(&uri, &method)?;
     let host = host::parse(host_field.as_bytes()).map_err(|error| Rejection::BadRequest(error.to_string().into()))?;
     let mut lines = vec![format!("path:     {}", target.path().as_str())];
     if let Some(endpoint) = Endpoint::find(&config.identity, target.path().as_str()) {
         endpoint.check_method(&method)?;
-        lines.push(format!("endpoint: {}, answered by the gateway", endpoint.place(&config.identity)));
+        lines.push(format!("endpoint: {}, answered by the gateway itself", endpoint.place(&config.identity)));
         lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
     if target.is(verify::PATH) {
-        lines.push(format!("endpoint: {}, answered by the gateway", verify::PATH));
+        lines.push(format!("endpoint: {}, answered by the gateway itself", verify::PATH));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
     let table = Table::new(&config.routes).map_err(|error| Rejection::Internal(error.into()))?;

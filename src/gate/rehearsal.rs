@@ -5,13 +5,15 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request;
 
 use crate::clock::UnixTime;
-use crate::config::Auth;
+use crate::config::{Auth, UsersAccess};
 use crate::gate::explain::{kind, rule};
 use crate::gate::record::{Record, Subject};
 use crate::gate::target::{self, Target};
 use crate::gate::{Gate, Peer, Source, bearer, client, given, route};
+use crate::identity::Endpoint;
 use crate::message::Rejection;
-use crate::message::credential::Given;
+use crate::message::credential::{self, Given};
+use crate::sessions::TokenType;
 use crate::upstream::{Pools, Preview, Trial};
 
 /// How a request would end.
@@ -52,7 +54,15 @@ impl Gate {
             return Ok(());
         }
         match record.subject {
-            Subject::Endpoint(endpoint) => return endpoint.check_method(&head.method),
+            Subject::Endpoint(endpoint) => {
+                endpoint.check_method(&head.method)?;
+                let (rule, outcome) = self.judge_for(endpoint, &head.headers, now);
+                let how = outcome
+                    .as_ref()
+                    .map_or_else(|rejection| format!("not met: {}", rejection.code()), |()| "met".into());
+                told.rules.push(format!("{}  {rule}: {how}", endpoint.place(self.identity.settings())));
+                return outcome;
+            }
             Subject::Verify => {
                 let (response, _) = self.verify(&head.headers, &peer, now)?;
                 told.answer = listed(response.headers());
@@ -79,6 +89,38 @@ impl Gate {
         };
         told.preview = Some(self.upstreams.preview(pools, &trial)?);
         Ok(())
+    }
+
+    /// What an endpoint asks of a token before it looks at anything else, and whether it gets that.
+    fn judge_for(
+        &self,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+        now: UnixTime,
+    ) -> (&'static str, Result<(), Rejection>) {
+        let sessions = &self.sessions;
+        let token = || credential::token(credential::field(headers)?);
+        let open = || Ok::<_, Rejection>(sessions.open_signed(token()?)?);
+        let good = |kind| {
+            sessions.admit_own(open()?, kind, now)?;
+            Ok(())
+        };
+        let signed = |kind| {
+            sessions.verify_signature(token()?, kind)?;
+            Ok(())
+        };
+        match endpoint {
+            Endpoint::Registration | Endpoint::Login | Endpoint::Jwks => ("no token", Ok(())),
+            Endpoint::Users if self.identity.settings().users == UsersAccess::Anyone => ("no token", Ok(())),
+            Endpoint::Users => ("an access token, and the role in the store", good(TokenType::Access)),
+            Endpoint::LogoutAll | Endpoint::Sessions | Endpoint::Session | Endpoint::Password => {
+                ("an access token", good(TokenType::Access))
+            }
+            Endpoint::Refresh => ("a refresh token", good(TokenType::Refresh)),
+            Endpoint::LogoutAccess => ("an access token, even a dead one", signed(TokenType::Access)),
+            Endpoint::LogoutRefresh => ("a refresh token, even a dead one", signed(TokenType::Refresh)),
+            Endpoint::Logout => ("any token, even a dead one", open().map(drop)),
+        }
     }
 
     /// How each of the routes that the request's readings found judges it by itself.

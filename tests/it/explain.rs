@@ -162,6 +162,63 @@ fn the_verdict_names_the_rule_and_the_answer() {
 }
 
 #[test]
+fn the_endpoints_own_demands_are_told() {
+    let origin = Origin::start();
+    let off = json!({"per_account": "off", "per_address": "off"});
+    let gateway = Setup::new(origin.address).set("identity.attempts", off).start();
+    gateway.register("alice");
+    let expired = |kind: &str| token_with("alice", &json!({"exp": jwt::now() - 100, "type": kind}));
+    for (method, path) in [
+        ("GET", "/users"),
+        ("GET", "/sessions/"),
+        ("DELETE", "/sessions/x"),
+        ("POST", "/logout"),
+        ("POST", "/logout/all"),
+        ("POST", "/logout/access"),
+        ("POST", "/logout/refresh"),
+        ("POST", "/token/refresh"),
+        ("POST", "/password"),
+        ("POST", "/login"),
+        ("GET", "/.well-known/jwks.json"),
+    ] {
+        let Tokens { access, refresh } = gateway.login("alice");
+        let other = gateway.login("alice");
+        let forged = format!("{}x", &access[..access.len() - 1]);
+        let all = [&other.access, &other.refresh, &expired("access"), &expired("refresh"), &forged, "garbage"];
+        for token in all.into_iter().chain([&*access, &refresh]).map(Some).chain([None]) {
+            let mut arguments = vec!["explain", method, path];
+            arguments.extend(token.iter().flat_map(|_| ["--token", "-"]));
+            let told = gateway.cli(&arguments, token.unwrap_or_default());
+            let asked = request(method, path);
+            let live = token.map_or(asked.clone(), |token| asked.bearer(token)).send(gateway.public);
+            let code = if live.status < 400 { "" } else { live.code() };
+            assert!(said(&told).contains("answered by the gateway itself"), "{}", said(&told));
+            if code.starts_with("token_") {
+                assert!(only(&told, "rule").ends_with(&format!("not met: {code}")), "{live:?}: {}", said(&told));
+                assert_eq!(told.status.code(), Some(i32::from(token.is_some())), "{live:?}: {}", said(&told));
+            } else {
+                assert!(!only(&told, "rule").contains("not met"), "{path} {live:?}: {}", said(&told));
+                assert!(only(&told, "verdict").starts_with("answered by the gateway itself"), "{}", said(&told));
+                assert_eq!(told.status.code(), Some(0), "{live:?}: {}", said(&told));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_target_that_is_none_is_a_bad_request() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).start();
+    for target in ["/public/a b", "", "/public/<>\"{}|^`"] {
+        let told = gateway.cli(&["explain", "GET", target], "");
+        assert_eq!(told.status.code(), Some(1));
+        assert!(said(&told).contains("refused: 400 bad_request"), "{target:?}: {}", said(&told));
+        let live = request("GET", target).send(gateway.public);
+        assert_eq!((live.status, live.code()), (400, "bad_request"), "{target:?}: {live:?}");
+    }
+}
+
+#[test]
 fn without_a_database_the_plan_is_told() {
     let origin = Origin::start();
     let folder = tempfile::tempdir().unwrap();

@@ -150,13 +150,10 @@ impl App {
         Rc::new(access::Buffer::new(self.lasting.access.clone()))
     }
 
-    /// What keeps requests from being judged, or tokens from being issued; `None` when all is well.
-    pub fn hindrance(&self) -> Option<&'static str> {
-        let freshness = &self.lasting.freshness;
-        if !freshness.is_reachable() || freshness.is_stale() {
-            return Some("the store does not answer");
-        }
-        (!self.lasting.keyring.signs()).then_some("there is no key to sign tokens with")
+    /// Whether the store is heard, so that requests can be judged. Where no key can sign, those who are logged in are served
+    /// all the same: to take every gateway on the store out of use for that would make it worse.
+    pub fn is_ready(&self) -> bool {
+        self.lasting.freshness.is_reachable() && !self.lasting.freshness.is_stale()
     }
 
     /// Notices when the store has been silent for too long. To be called by every worker, ten times a second or so.
@@ -185,6 +182,7 @@ impl App {
             store_up: freshness.is_reachable(),
             feed_silence: freshness.silence(),
             stale: freshness.is_stale(),
+            signs: self.lasting.keyring.signs(),
         })
     }
 

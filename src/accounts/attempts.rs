@@ -139,7 +139,8 @@ impl Guard {
                 }
                 Err(wait) => wait,
             };
-            if let Some(mut next) = visit.another(wait.reason, wait.excess) {
+            let in_time = Instant::now() < patience;
+            if let Some(mut next) = visit.another(wait.reason, wait.excess).filter(|_| in_time) {
                 if let Some(turn) = turn {
                     turn.use_up(Some(&next));
                 }

@@ -137,15 +137,13 @@ impl Desk {
                 }
                 text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
-            "/readyz" => match self.app.hindrance() {
-                Some(hindrance) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{hindrance}\n")),
-                None => {
-                    if !is_own(request) {
-                        self.farewell.note_ready(peer, clock::monotonic());
-                    }
-                    text(StatusCode::OK, "ready\n")
+            "/readyz" if self.app.is_ready() => {
+                if !is_own(request) {
+                    self.farewell.note_ready(peer, clock::monotonic());
                 }
-            },
+                text(StatusCode::OK, "ready\n")
+            }
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
             "/metrics" => match self.app.metrics(self.doors.census.counts()) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => {

@@ -139,7 +139,7 @@ impl Line<'_> {
     fn write_json(&self, out: &mut String) -> std::fmt::Result {
         let ms = self.took.as_secs_f64() * 1000.0;
         write!(out, r#"{{"timestamp":"{}","level":"INFO","message":"request","request_id":"#, self.time)?;
-        json_string(out, self.request_id)?;
+        json_string(out, &printable(self.request_id))?;
         write!(out, r#","client":"{}","method":"#, self.client)?;
         json_string(out, &printable(self.method))?;
         out.push_str(r#","path":"#);

@@ -88,6 +88,7 @@ struct Gauges {
     store_up: IntGauge,
     feed_silence_ms: IntGauge,
     stale: IntGauge,
+    signs: IntGauge,
 }
 
 impl Gauges {
@@ -126,6 +127,7 @@ impl Gauges {
                 "How long ago the store was heard: the bound on how late a revocation of another process is.",
             )?,
             stale: gauge(registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
+            signs: gauge(registry, "portcullis_signs", "0 when there is no key to sign tokens with: logins are 503.")?,
         })
     }
 }
@@ -154,6 +156,8 @@ pub struct Reading {
     pub feed_silence: Duration,
     /// Whether protected routes answer 503 for it.
     pub stale: bool,
+    /// Whether there is a key to sign tokens with.
+    pub signs: bool,
 }
 
 impl Metrics {
@@ -281,6 +285,7 @@ impl Metrics {
         self.gauges.store_up.set(i64::from(reading.store_up));
         self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
         self.gauges.stale.set(i64::from(reading.stale));
+        self.gauges.signs.set(i64::from(reading.signs));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -340,6 +345,7 @@ mod tests {
             store_up: true,
             feed_silence: Duration::ZERO,
             stale: false,
+            signs: true,
         };
         metrics.encode(reading).unwrap();
         let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();

@@ -23,6 +23,7 @@ use rusqlite::Connection;
 use crate::config::{self, StoreLocation};
 use crate::store::Error;
 use crate::store::seal::Seal;
+use attempts::Debts;
 use worker::Worker;
 
 pub(super) use connection::without_sql;
@@ -41,6 +42,8 @@ struct Inner {
     openings: Arc<AtomicI64>,
     /// Encrypts signing keys.
     seal: Option<Seal>,
+    /// Attempts that are still to be taken back.
+    debts: Debts,
 }
 
 impl Store {
@@ -63,7 +66,7 @@ impl Store {
         let (seeker, lister) = (reader("store-seek")?, reader("store-list")?);
         let own = Arc::clone(&path);
         let writer = Worker::start("store-write", move |queue| worker::write(&own, first, &queue))?;
-        Ok(Self(Arc::new(Inner { path, writer, seeker, lister, openings, seal })))
+        Ok(Self(Arc::new(Inner { path, writer, seeker, lister, openings, seal, debts: Debts::default() })))
     }
 
     /// Like [`Store::open`], but a missing file is an error: for commands that have nothing to look for in an empty one.
@@ -92,13 +95,14 @@ impl Store {
     }
 
     /// Has `work` done on `what` without waiting for it: what is asked of the writer next shares its commit, after which
-    /// `what` is dropped. A failure is logged.
+    /// `what` is given to `done`. Where it comes to nothing `what` is dropped, with a word in the log.
     fn post<T: Send + 'static>(
         &self,
         what: T,
         work: impl FnOnce(&Connection, &T) -> rusqlite::Result<()> + Send + 'static,
+        done: impl FnOnce(T) + Send + 'static,
     ) {
-        self.0.writer.post(&self.0.path, what, work);
+        self.0.writer.post(&self.0.path, what, work, done);
     }
 
     async fn seek<T: Send + 'static>(

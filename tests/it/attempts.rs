@@ -383,6 +383,27 @@ fn a_guess_that_cannot_be_counted_is_not_judged() {
 }
 
 #[test]
+fn right_logins_whose_store_fails_meanwhile_do_not_count() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_account": "2/15m"}))
+        .set("identity.password", json!({"argon2": {"memory": "64MiB", "iterations": 12}}))
+        .start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    let other = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    let statuses = std::thread::scope(|scope| {
+        let logins = [(); 2].map(|()| scope.spawn(|| log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status));
+        await_that("both are counted", || failures(gateway.folder.path()) == 2);
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        logins.map(|login| login.join().unwrap())
+    });
+    // Without a store there is no session, unless the machine was slow in taking it away.
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status, 200);
+    await_that("nothing is left of it", || failures(gateway.folder.path()) == 0);
+}
+
+#[test]
 fn a_registration_that_the_store_fails_does_not_count() {
     let origin = Origin::start();
     let gateway = setup(&origin, json!({"per_address": "3/5m"})).start();

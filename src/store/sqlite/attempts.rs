@@ -1,6 +1,6 @@
 //! Attempts: counted before a password is looked at, taken back when it was right, so that no two slip through at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -12,6 +12,9 @@ use crate::store::{Attempt, Error, Receipt, Tallies, Tally};
 
 /// Addresses that are remembered for an account: those that were used last.
 const KNOWN_ADDRESSES: u32 = 16;
+
+/// Debts beyond these are let go: they stay counted.
+const MOST_DEBTS: usize = 1024;
 
 const IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM account JOIN known_address ON known_address.account = account.id
     WHERE username = ?1 AND address = ?2 AND expires > ?3)";
@@ -47,7 +50,50 @@ const PURGE: &str = "DELETE FROM attempt WHERE (account, address) IN
 const PURGE_KNOWN: &str = "DELETE FROM known_address WHERE (account, address) IN
     (SELECT account, address FROM known_address WHERE expires <= ?1 LIMIT ?2)";
 
+/// What could not be taken back, because the store did not take it: made good with the next attempt that is counted.
+#[derive(Clone, Default)]
+pub(super) struct Debts(Arc<Mutex<Vec<(Receipt, UnixTime)>>>);
+
+impl Debts {
+    fn list(&self) -> MutexGuard<'_, Vec<(Receipt, UnixTime)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A receipt on its way back. Dropped before that is committed, it becomes a debt.
+struct Return {
+    receipt: Option<Receipt>,
+    at: UnixTime,
+    debts: Debts,
+}
+
+impl Return {
+    /// Does it; to be committed.
+    fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        self.receipt.as_ref().map_or(Ok(()), |receipt| take_back(connection, receipt, self.at))
+    }
+
+    /// It stands.
+    fn done(mut self) {
+        self.receipt = None;
+    }
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        let mut debts = self.debts.list();
+        if let Some(receipt) = self.receipt.take().filter(|_| debts.len() < MOST_DEBTS) {
+            debts.push((receipt, self.at));
+        }
+    }
+}
+
 impl Store {
+    /// Whether more is counted than there should be, because it could not be taken back yet.
+    pub fn owes_attempts(&self) -> bool {
+        !self.0.debts.list().is_empty()
+    }
+
     /// What is counted against an attempt.
     ///
     /// # Errors
@@ -77,10 +123,16 @@ impl Store {
         // Nobody could take back what is counted for someone who has gone, or whose patience has ended.
         let asker = Arc::new(());
         let gone = Arc::downgrade(&asker);
-        self.write(move |connection| {
+        let debts = self.0.debts.clone();
+        let counted = self.write(move |connection| {
             if gone.strong_count() == 0 {
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }
+            let owed = std::mem::take(&mut *debts.list());
+            let owed =
+                owed.into_iter().map(|(receipt, at)| Return { receipt: Some(receipt), at, debts: debts.clone() });
+            let owed: Vec<_> = owed.collect();
+            owed.iter().try_for_each(|owed| owed.write(connection))?;
             let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
             let seen = Tallies {
                 account: account.as_ref().map_or(Ok(None), |place| find(connection, place))?,
@@ -88,7 +140,7 @@ impl Store {
             };
             let next = match judge(seen) {
                 Ok(next) => next,
-                Err(refusal) => return Ok(Err(refusal)),
+                Err(refusal) => return Ok((Err(refusal), owed)),
             };
             let mut entries = Vec::new();
             for (place, before, after) in
@@ -99,15 +151,17 @@ impl Store {
                     entries.push(Entry { place, before, after });
                 }
             }
-            Ok(Ok(Receipt::new(entries)))
-        })
-        .await
+            Ok((Ok(Receipt::new(entries)), owed))
+        });
+        let (counted, owed) = counted.await?;
+        owed.into_iter().for_each(Return::done);
+        Ok(counted)
     }
 
     /// Takes back what an attempt has counted, because it did not fail. Nobody waits for it: it is committed with what is
     /// asked for next.
     pub fn take_back_attempt(&self, receipt: Receipt, at: UnixTime) {
-        self.post(receipt, move |connection, receipt| take_back(connection, receipt, at));
+        self.post(self.way_back(Some(receipt), at), |connection, way| way.write(connection), Return::done);
     }
 
     /// Remembers that an account was entered from an address, which is then known to it until `expires`, and takes back
@@ -119,13 +173,18 @@ impl Store {
         (at, expires): (UnixTime, UnixTime),
         receipt: Option<Receipt>,
     ) {
-        self.post(receipt, move |connection, receipt| {
-            receipt.as_ref().map_or(Ok(()), |receipt| take_back(connection, receipt, at))?;
+        let remember = move |connection: &Connection, way: &Return| {
+            way.write(connection)?;
             let values = params![account.0, address.bytes(), expires.millis()];
             connection.prepare_cached(REMEMBER)?.execute(values)?;
             connection.prepare_cached(TRIM)?.execute(params![account.0, KNOWN_ADDRESSES])?;
             Ok(())
-        });
+        };
+        self.post(self.way_back(receipt, at), remember, Return::done);
+    }
+
+    fn way_back(&self, receipt: Option<Receipt>, at: UnixTime) -> Return {
+        Return { receipt, at, debts: self.0.debts.clone() }
     }
 
     /// Clears what is counted against an account, known or not, from everywhere; how many counters there were.

@@ -88,22 +88,23 @@ impl Worker {
         }
     }
 
-    /// Has `work` done by the thread on `what`, which is dropped after the commit, and waits for nothing. A failure is
-    /// logged.
+    /// Has `work` done by the thread on `what`, and waits for nothing. After the commit `what` is given to `done`; where it
+    /// comes to nothing it is dropped, with a word in the log.
     pub(super) fn post<T: Send + 'static>(
         &self,
         path: &Arc<Path>,
         what: T,
         work: impl FnOnce(&Connection, &T) -> rusqlite::Result<()> + Send + 'static,
+        done: impl FnOnce(T) + Send + 'static,
     ) {
         let path = Arc::clone(path);
         let job = Box::new(move |connection: Result<&Connection, Error>| {
-            let done = |connection| work(connection, &what).map_err(|error| classify(error, &path));
-            let error = connection.and_then(done).err();
+            let work = |connection| work(connection, &what).map_err(|error| classify(error, &path));
+            let error = connection.and_then(work).err();
             let own = error.clone();
-            let answer = Box::new(move |undone: Option<Error>| {
-                own.or(undone).iter().for_each(warn);
-                drop(what);
+            let answer = Box::new(move |undone: Option<Error>| match own.or(undone) {
+                None => done(what),
+                Some(error) => warn(&error),
             });
             Outcome { error, answer }
         });

@@ -1,0 +1,217 @@
+//! The keys of trusted issuers: fetched, kept, replaced and withdrawn while the gateway runs.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use rustls::{ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, await_that, holds_within, said};
+use crate::jwt;
+use crate::origin::Origin;
+use crate::provider::{FLASK, ISSUER, Key, Provider, ask, await_keys, claims, flask_token, keycloak, set, setup};
+use crate::upstream_tls::Authority;
+use crate::wire::{Connection, get};
+
+#[test]
+fn an_unreachable_provider_stops_no_known_key() {
+    let (origin, key, new) = (Origin::start(), Key::new("k", Algorithm::ES256), Key::new("new", Algorithm::ES256));
+    let provider = Provider::start(&[&key]);
+    provider.up.store(false, Ordering::Relaxed);
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    let token = key.sign(&claims(json!({})));
+    let answer = ask(&gateway, "/theirs/a", &token);
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "unavailable"),
+        "a client must not throw its token away: {answer:?}"
+    );
+    assert_eq!(gateway.try_token(&gateway.register("alice").access), 200, "our own users feel nothing");
+    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    provider.up.store(true, Ordering::Relaxed);
+    await_keys(&gateway, &token);
+    provider.up.store(false, Ordering::Relaxed);
+    let fetched = provider.origin.count();
+    let mut connection = Connection::open(gateway.public);
+    for _ in 0..50 {
+        let answer = get("/theirs/a").bearer(&new.sign(&claims(json!({})))).send_on(&mut connection, gateway.public);
+        assert_eq!(answer.unwrap().code(), "token_invalid");
+        let answer = get("/theirs/a").bearer(&token).send_on(&mut connection, gateway.public).unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(provider.origin.count(), fetched, "an unknown key fetches at most once a minute");
+}
+
+/// Slow: keys that are known are fetched again after a minute at the soonest.
+#[test]
+fn a_token_by_a_new_key_has_the_keys_of_its_issuer_fetched_early() {
+    let unnamed = |key: &Key| {
+        let mut public = key.public();
+        public.as_object_mut().unwrap().remove("kid");
+        json!({"keys": [public]}).to_string()
+    };
+    let origin = Origin::start();
+    let kinds = [
+        ("https://same.example", Algorithm::ES256, Algorithm::ES256),
+        ("https://other.example", Algorithm::RS256, Algorithm::ES256),
+        ("https://quiet.example", Algorithm::EdDSA, Algorithm::EdDSA),
+    ];
+    let issuers: Vec<&str> = kinds.iter().map(|(issuer, ..)| *issuer).collect();
+    let (old, new) = (kinds.map(|(_, old, _)| Key::new("", old)), kinds.map(|(.., new)| Key::new("", new)));
+    let providers = old.each_ref().map(|key| Provider::start(&[key]));
+    let trusted = kinds.iter().zip(&providers).zip(&old).map(|(((issuer, from, to), provider), key)| {
+        *provider.document.lock().unwrap() = unnamed(key);
+        json!({"issuer": issuer, "jwks_url": provider.url(), "audience": "app", "algorithms": [from, to]})
+    });
+    let gateway = Setup::new(origin.address)
+        .set("tokens.trusted", trusted.collect())
+        .and_routes(json!([{"path": "/theirs/*", "upstream": "app", "auth": {"issuers": issuers}}]))
+        .start();
+    let token = |key: &Key, issuer: &str| {
+        key.sign_with(&json!({"alg": key.algorithm}), &claims(json!({"iss": issuer, "jti": null})))
+    };
+    let tokens = |keys: &[Key; 3]| [0, 1, 2].map(|at| token(&keys[at], issuers[at]));
+    let (by_old, by_new) = (tokens(&old), tokens(&new));
+    by_old.iter().for_each(|token| await_keys(&gateway, token));
+    for (provider, key) in providers.iter().zip(&new) {
+        *provider.document.lock().unwrap() = unnamed(key);
+    }
+    // One of our own that was tampered with, which is no business of anybody else.
+    let ours = jwt::access("alice");
+    let ours = format!("{}{}", ours.rsplit_once('.').unwrap().0, ".AAAA");
+    let try_all = || {
+        assert_eq!(ask(&gateway, "/secret", &ours).code(), "token_invalid");
+        [0, 1].map(|at| ask(&gateway, "/theirs/a", &by_new[at]).code().to_owned())
+    };
+    assert_eq!(try_all(), ["token_invalid"; 2]);
+    let fetched = holds_within(Duration::from_secs(90), || {
+        std::thread::sleep(Duration::from_millis(200));
+        try_all() == ["", ""]
+    });
+    assert!(fetched, "not within a minute, or so");
+    assert_eq!(ask(&gateway, "/theirs/a", &by_old[0]).code(), "token_invalid", "a key that is gone verifies no more");
+    let count = || providers.each_ref().map(|provider| provider.origin.count());
+    assert!(!holds_within(Duration::from_secs(1), || try_all() != ["", ""] || count() != [2, 2, 1]), "{:?}", count());
+    assert_eq!(ask(&gateway, "/theirs/a", &by_new[2]).code(), "token_invalid");
+    await_that("its keys are fetched at once", || ask(&gateway, "/theirs/a", &by_new[2]).status == 200);
+}
+
+#[test]
+fn nonsense_of_a_provider_changes_nothing() {
+    let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));
+    let large = format!("{{\"keys\": [], \"x\": \"{}\"}}", "x".repeat(2 << 20));
+    for document in ["", "[]", "{\"keys\": {}}", "{\"keys\": [7]}", "<html>", &large] {
+        let provider = Provider::start(&[]);
+        document.clone_into(&mut provider.document.lock().unwrap());
+        let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+        await_that("it is told", || gateway.output().contains("cannot be fetched"));
+        assert_eq!(ask(&gateway, "/theirs/a", &key.sign(&claims(json!({})))).status, 503);
+    }
+    let redirect = Origin::scripted(|exchange| exchange.answer("302 Found", "Location: /elsewhere\r\n", ""));
+    let gateway = setup(&origin, keycloak("jwks_url", &format!("http://{}/a", redirect.address))).start();
+    await_that("it is told", || gateway.output().contains("it answered 302"));
+    assert!(redirect.seen().iter().all(|seen| seen.target == "/a"), "redirects are not followed");
+}
+
+#[test]
+fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
+    let (origin, key) = (Origin::start(), Key::new("k", Algorithm::ES256));
+    let provider = Provider::start(&[&key]);
+    provider.up.store(false, Ordering::Relaxed);
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    let age = || {
+        let metrics = get("/metrics").send(gateway.admin).text();
+        assert!(!metrics.contains(&format!("portcullis_trusted_keys_age_seconds{{issuer=\"{FLASK}\"")));
+        let of = format!("portcullis_trusted_keys_age_seconds{{issuer=\"{ISSUER}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&of)?.parse::<u64>().ok())
+    };
+    assert_eq!(age(), None, "never fetched");
+    provider.up.store(true, Ordering::Relaxed);
+    let token = key.sign(&claims(json!({})));
+    await_keys(&gateway, &token);
+    await_that("they age", || age() >= Some(1));
+    // At a reload all keys are fetched anew.
+    let publish = |document: &str| {
+        let fetched = provider.origin.count();
+        document.clone_into(&mut provider.document.lock().unwrap());
+        gateway.signal("HUP");
+        await_that("the keys are fetched again", || provider.origin.count() > fetched);
+    };
+    let mut warm = Connection::open(gateway.public);
+    let mut on_warm = || get("/theirs/a").bearer(&token).send_on(&mut warm, gateway.public).unwrap();
+    let told = || gateway.output().matches("what is known of them stays").count();
+    let before = told();
+    publish("{\"keys\": \"none\"}");
+    await_that("it is told", || told() > before);
+    assert_eq!((on_warm().status, age() >= Some(1)), (200, true), "nonsense withdraws nothing");
+    let says =
+        |line: &Value| line["level"] == "WARN" && line["issuer"] == ISSUER && line.to_string().contains("no key");
+    let told = || gateway.log().iter().filter(|line| says(line)).count();
+    for document in [json!({"keys": []}), json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})] {
+        let before = told();
+        publish(&document.to_string());
+        await_that("its tokens are refused", || on_warm().status == 401);
+        assert_eq!(on_warm().code(), "token_invalid");
+        await_that("it is told", || told() > before);
+        assert_eq!(ask(&gateway, "/flask", &flask_token(json!({}))).status, 200, "others feel nothing");
+        publish(&set(&[&key]));
+        await_that("its tokens are good again", || on_warm().status == 200);
+    }
+    assert!(age().is_some(), "they are known again");
+    let never = Provider::start(&[]);
+    let gateway = setup(&origin, keycloak("jwks_url", &never.url())).start();
+    await_that("it is told", || gateway.output().contains("publishes no key"));
+    await_that("its tokens are refused for good", || ask(&gateway, "/theirs/a", &token).code() == "token_invalid");
+}
+
+#[test]
+fn a_changed_file_of_keys_is_taken_up() {
+    let (origin, old, new) = (Origin::start(), Key::new("k", Algorithm::ES256), Key::new("k", Algorithm::ES256));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, set(&[&old])).unwrap();
+    let gateway = setup(&origin, keycloak("jwks_file", path.to_str().unwrap())).start();
+    let (by_old, by_new) = (old.sign(&claims(json!({}))), new.sign(&claims(json!({}))));
+    let mut warm = Connection::open(gateway.public);
+    let mut on_warm = || get("/theirs/a").bearer(&by_old).send_on(&mut warm, gateway.public).unwrap().status;
+    assert_eq!((on_warm(), on_warm(), ask(&gateway, "/theirs/a", &by_new).status), (200, 200, 401));
+    std::fs::write(&path, set(&[&new])).unwrap();
+    await_that("the new key verifies", || ask(&gateway, "/theirs/a", &by_new).status == 200);
+    assert_eq!(on_warm(), 401, "a key that is gone verifies no more, however well its token is known");
+    std::fs::write(&path, "{\"keys\": []}").unwrap();
+    await_that("it is told", || gateway.output().contains("the old configuration stays"));
+    assert_eq!(ask(&gateway, "/theirs/a", &by_new).status, 200);
+    let checked = gateway.cli(&["check"], "");
+    assert_eq!(checked.status.code(), Some(1), "check finds what a start would");
+    assert!(said(&checked).contains("it holds no key that can verify tokens"), "{}", said(&checked));
+}
+
+#[test]
+fn keys_are_fetched_by_https_with_the_roots_of_the_system() {
+    let (origin, key, authority) = (Origin::start(), Key::new("k", Algorithm::ES256), Authority::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+    let (config, document) = (authority.server(&["localhost"], &["http/1.1"]), set(&[&key]));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let mut buffer = [0; 4096];
+            if stream.read(&mut buffer).is_ok() {
+                let length = document.len();
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{document}");
+            }
+        }
+    });
+    let token = key.sign(&claims(json!({})));
+    let trusting = setup(&origin, keycloak("jwks_url", &url));
+    let gateway = trusting.clone().env("SSL_CERT_FILE", authority.file().to_str().unwrap()).start();
+    await_keys(&gateway, &token);
+    let other = Authority::new();
+    let gateway = trusting.env("SSL_CERT_FILE", other.file().to_str().unwrap()).start();
+    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    assert_eq!(ask(&gateway, "/theirs/a", &token).status, 503);
+}

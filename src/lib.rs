@@ -36,7 +36,7 @@
 //!
 //! # What swaps at a reload
 //!
-//! [`app::App`] lives as long as the process: store, blocklist, keys and feed, hashing threads, metrics. An
+//! [`app::App`] lives as long as the process: store, blocklist, keys and feed, hashing threads, attempts under way, metrics. An
 //! [`app::Edition`] is what one configuration makes: gate, routes, upstreams, sessions' settings. A reload builds the next
 //! edition whole and publishes it; each worker takes it up for the requests to come (`server/room`), and a request keeps
 //! the one that it began with. What was counted goes over: quotas, the health of servers, kept connections. Which keys
@@ -55,6 +55,9 @@
 //!   healthy server. Its health checks speak no TLS without a crate that is no longer maintained: `upstream/health` is ours.
 //! - The route table is a trie of its own, because routes are compared by decoded segments and with backtracking, which
 //!   matchit does not offer.
+//! - An attempt at a password counts as a failure before it is looked at, so that no two slip through at once. Whoever is
+//!   too early only for attempts under way waits for them (`accounts/unsettled`); each is settled by a task that outlives
+//!   its client.
 //! - Timeouts of connections have no timers: workers keep the time (`server/roster`, `upstream/alarm`) and look ten times
 //!   a second for what is overdue.
 //!

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::gate::{Rehearsal, Source, Stage, explain};
 use crate::message::{Rejection, credential};
+use crate::model::Username;
 use crate::store::Store;
 use crate::upstream::Preview;
 
@@ -76,6 +77,7 @@ impl Explain {
         let head = self.head(token)?;
         let (app, _feed) = App::build(config).await?;
         let edition = app.edition();
+        let mut holder = None;
         if let Some(token) = token {
             let (keyring, tokens) = (app.keyring(), &edition.config.tokens);
             let fetched = app::consult(keyring, tokens, token).await;
@@ -87,6 +89,7 @@ impl Explain {
             if let Ok(claims) = keyring.read_token(token, tokens) {
                 let dossier = dossier::gather(&edition.config, store, (token, &claims), now).await?;
                 dossier.lines.iter().for_each(say);
+                holder = Some(claims.subject);
             }
         }
         let worker = edition.worker(&app.access_buffer(), None);
@@ -95,6 +98,12 @@ impl Explain {
         let stage = Stage { source, now, pools: &worker.pools };
         let outcome = edition.gate.rehearse(&head, &stage, &mut told);
         tell(&edition.config, &told);
+        let outcome = match (outcome, told.role, &holder) {
+            (Ok(()), Some(role), Some(holder)) if !has_role(store, holder, role).await? => {
+                Err(Rejection::Forbidden(format!("This needs the role {role}").into()))
+            }
+            (outcome, _, _) => outcome,
+        };
         match outcome {
             Err(rejection @ Rejection::TokenMissing { .. }) if token.is_none() => {
                 let status = rejection.status(edition.config.identity.responses);
@@ -152,6 +161,13 @@ fn tell_field(config: &Config, name: &str, value: &str) {
         _ => false,
     };
     say(format_args!("header:   {name}: {}", if secret { "***" } else { value }));
+}
+
+/// Whether an account that may log in has a role, which the token does not decide.
+async fn has_role(store: &Store, name: &str, role: &str) -> Result<bool, Refused> {
+    let Ok(username) = Username::parse(name) else { return Ok(false) };
+    let account = store.find_account(&username).await?.filter(|account| !account.disabled);
+    Ok(account.is_some_and(|account| account.roles.iter().any(|own| own.as_str() == role)))
 }
 
 fn refused(config: &Config, rejection: &Rejection) -> Refused {

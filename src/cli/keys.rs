@@ -139,7 +139,7 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
         None => {
             let signs_from = now + STANDBY;
             let key = make(algorithm, KeyState::Standby { signs_from }, now)?;
-            let (kid, said) = (key.kid.clone(), format!("is published, and signs from {signs_from}"));
+            let (kid, said) = (key.kid.clone(), format!("{}, and signs from {signs_from}", told_of(algorithm)));
             (store.add_standby(key).await?, kid, said)
         }
     };
@@ -149,6 +149,11 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     say(format_args!("{kid} {said}"));
     witness.tell(Event::KeyRotate, &about(kid));
     Ok(())
+}
+
+/// A key that everybody may have is published; a shared one is known to the gateways on the database.
+fn told_of(algorithm: Algorithm) -> &'static str {
+    if algorithm.is_public() { "is published" } else { "is known to every gateway" }
 }
 
 fn overtaken() -> Refused {

@@ -90,12 +90,21 @@ impl Tokens {
 
 /// The token, or what stands on standard input for `-`: an argument is seen by everyone on the machine.
 pub fn read(token: &str) -> Result<String, Refused> {
-    if token != "-" {
-        return Ok(token.trim().to_owned());
+    let mut text = token.to_owned();
+    if token == "-" {
+        text.clear();
+        std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text)?;
     }
-    let mut text = String::new();
-    std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text)?;
-    Ok(text.trim().to_owned())
+    // As it is copied from a header, or from JSON.
+    let text = text.trim().trim_matches(['"', '\'']);
+    let bare = match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
+        _ => text,
+    };
+    if bare.trim().is_empty() {
+        return Err(Refused("there is no token: it is empty, or nothing came on standard input".into()));
+    }
+    Ok(bare.trim().to_owned())
 }
 
 /// An issuer that the configuration trusts, by the name in its tokens.

@@ -131,7 +131,7 @@ impl Users {
                 Office::open(&config, false)?.change(&name, Change::Disabled(true), "is disabled")
             }
             Self::Disable { name, undo: true, config } | Self::Enable { name, config } => {
-                Office::open(&config, false)?.change(&name, Change::Disabled(false), "may log in again")
+                Office::open(&config, false)?.enable(&name)
             }
             Self::Unlock { name, address, config } => {
                 let config = load(&config.path)?;
@@ -163,6 +163,17 @@ impl Office {
         witness.tell(event, &about);
         say(format_args!("User {username} {done}; a running gateway refuses the old tokens within a second"));
         Ok(())
+    }
+
+    /// One that may log in anyway keeps its tokens.
+    fn enable(&self, name: &str) -> Result<(), Refused> {
+        let username = Username::parse(name)?;
+        let account = block_on(async { Ok(self.accounts.find(&username).await?) })?;
+        if account.is_some_and(|account| !account.disabled) {
+            say(format_args!("User {username} is not disabled; nothing was changed"));
+            return Ok(());
+        }
+        self.change(name, Change::Disabled(false), "may log in again")
     }
 
     fn list(&self) -> Result<(), Refused> {

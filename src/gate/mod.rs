@@ -18,6 +18,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::header::HeaderName;
 use http::{Request, Response, Version, request};
@@ -58,6 +59,8 @@ pub struct Gate {
     subjects: Subjects,
     header_bytes: usize,
     access: bool,
+    /// Whether somebody was told that his proxy is not trusted.
+    warned: AtomicBool,
 }
 
 /// Those who have the answers.
@@ -105,6 +108,7 @@ impl Gate {
             subjects: Subjects::new(config, metrics),
             header_bytes: config.server.limits.header_bytes,
             access: config.log.access,
+            warned: AtomicBool::new(false),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::gate::{Gate, Peer, Source, bearer, client, given, route};
 use crate::identity::Endpoint;
 use crate::message::Rejection;
 use crate::message::credential::{self, Given};
+use crate::model::ADMIN;
 use crate::sessions::TokenType;
 use crate::upstream::{Pools, Preview, Trial};
 
@@ -23,6 +24,8 @@ pub struct Rehearsal {
     pub rules: Vec<String>,
     /// What the upstream would get.
     pub preview: Option<Preview>,
+    /// The role that the account must have in the store, which is not asked here.
+    pub role: Option<&'static str>,
     /// What another proxy that asks /auth/verify would get.
     pub answer: Vec<(HeaderName, HeaderValue)>,
 }
@@ -56,10 +59,14 @@ impl Gate {
         match record.subject {
             Subject::Endpoint(endpoint) => {
                 endpoint.check_method(&head.method)?;
+                let guarded = endpoint == Endpoint::Users && self.identity.settings().users != UsersAccess::Anyone;
+                told.role = guarded.then_some(ADMIN);
                 let (rule, outcome) = self.judge_for(endpoint, &head.headers, now);
-                let how = outcome
-                    .as_ref()
-                    .map_or_else(|rejection| format!("not met: {}", rejection.code()), |()| "met".into());
+                let how = match &outcome {
+                    Err(rejection) => format!("not met: {}", rejection.code()),
+                    Ok(()) if guarded => "the token is good".to_owned(),
+                    Ok(()) => "met".to_owned(),
+                };
                 told.rules.push(format!("{}  {rule}: {how}", endpoint.place(self.identity.settings())));
                 return outcome;
             }
@@ -112,7 +119,7 @@ impl Gate {
         match endpoint {
             Endpoint::Registration | Endpoint::Login | Endpoint::Jwks => ("no token", Ok(())),
             Endpoint::Users if self.identity.settings().users == UsersAccess::Anyone => ("no token", Ok(())),
-            Endpoint::Users => ("an access token, and the role in the store", good(TokenType::Access)),
+            Endpoint::Users => ("an access token, and an account with the role admin", good(TokenType::Access)),
             Endpoint::LogoutAll | Endpoint::Sessions | Endpoint::Session | Endpoint::Password => {
                 ("an access token", good(TokenType::Access))
             }

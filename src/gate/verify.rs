@@ -1,6 +1,8 @@
 //! ANY /auth/verify: the gate's verdict for another proxy (nginx `auth_request`, Traefik ForwardAuth, Caddy
 //! `forward_auth`), which forwards the request itself.
 
+use std::sync::atomic::Ordering;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 
@@ -32,6 +34,12 @@ impl Gate {
             && let Some(named) = Named::of(headers)?
         {
             self.check_named(&named, &caller, now)?;
+        }
+        if !peer.client.trusted && Named::stands_in(headers) && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                proxy = %peer.client.address,
+                "whoever asks /auth/verify about a route is not in server.trusted_proxies: tokens are checked, but no route's rule"
+            );
         }
         let mut response = Response::new(Body::Empty);
         for (index, value) in caller.headers() {
@@ -78,6 +86,11 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
+    /// Whether a route is named at all. X-Forwarded-Host alone is what any proxy sends.
+    fn stands_in(headers: &HeaderMap) -> bool {
+        headers.contains_key("x-forwarded-method") || headers.contains_key("x-forwarded-uri")
+    }
+
     /// All three headers, exactly once each, or none of them.
     fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Rejection> {
         const NAMES: [HeaderName; 3] = [
@@ -85,8 +98,7 @@ impl<'a> Named<'a> {
             HeaderName::from_static("x-forwarded-host"),
             HeaderName::from_static("x-forwarded-uri"),
         ];
-        // X-Forwarded-Host alone is what any proxy sends.
-        if !headers.contains_key("x-forwarded-method") && !headers.contains_key("x-forwarded-uri") {
+        if !Self::stands_in(headers) {
             return Ok(None);
         }
         let values = NAMES.map(|name| {

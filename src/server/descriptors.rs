@@ -24,7 +24,11 @@ pub fn fit(limits: Limits) -> Limits {
     let connections = files.map_or(limits.connections, |files| limits.connections.min(places(files)));
     let wanted = limits.connections;
     if connections < wanted && wanted == DEFAULT_CONNECTIONS {
-        tracing::info!(connections, files, "as many connections are taken as there are open files for");
+        tracing::info!(
+            connections,
+            files,
+            "so many connections are taken, for which there are open files; for more, raise `ulimit -n`"
+        );
     } else if connections < wanted {
         let needed = (wanted / 3).saturating_mul(4).saturating_add(SPARE);
         tracing::warn!(

@@ -57,6 +57,9 @@ enum Error {
     Tls(#[from] tls::Error),
     #[error(transparent)]
     App(#[from] app::Error),
+    /// A file that is cut off reads well, and would close every route and perhaps open registration.
+    #[error("routes: there are none any more, as in a file that is half written; to have none, write `routes: []`")]
+    HalfWritten,
 }
 
 /// The service that reloads.
@@ -115,6 +118,10 @@ impl Reload {
 
     async fn try_reload(&self, loaded: Result<Config, config::Error>) -> Result<Vec<&'static str>, Error> {
         let config = loaded?;
+        let has_routes = !config.routes.is_empty() || config::line_of(&self.origin.path, "routes").is_some();
+        if !has_routes && !self.app.edition().config.routes.is_empty() {
+            return Err(Error::HalfWritten);
+        }
         let renewal = self.doors.load(&config.server)?;
         let waiting = self.app.renew(config).await?;
         self.doors.renew(renewal);

@@ -271,6 +271,13 @@ fn tokens_from_the_command_line() {
     let id = jwt::claims_of(&token)["jti"].as_str().unwrap().to_owned();
     assert!(said(&inspected).contains("alice") && said(&inspected).contains(&id), "{}", said(&inspected));
     assert_eq!(gateway.cli(&["tokens", "inspect", "nonsense"], "").status.code(), Some(1));
+    for copied in [format!("Bearer {token}"), format!("\"{token}\"\n"), format!("bearer  {token}")] {
+        assert!(gateway.cli(&["tokens", "inspect", "-"], &copied).status.success(), "{copied}");
+    }
+    for nothing in ["", "\"\"", " \n"] {
+        let told = gateway.cli(&["tokens", "inspect", "-"], nothing);
+        assert!(!told.status.success() && said(&told).contains("there is no token"), "{}", said(&told));
+    }
     assert_eq!(gateway.cli(&["tokens", "revoke", "nonsense"], "").status.code(), Some(1));
     assert_eq!(gateway.try_token(&token), 200);
 }

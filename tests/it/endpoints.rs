@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, PASSWORD, Setup, credentials};
+use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Request, Response, get, post, request};
@@ -491,6 +491,14 @@ fn verify_judges_the_route_for_trusted_peers() {
     let good = (200, String::new());
     let forbidden = (403, "forbidden".to_owned());
     assert_eq!(ask(&token, &about("/secret")), good);
+    assert!(!gateway.output().contains("is not in server.trusted_proxies"));
+    let stranger = Setup::new(origin.address).start();
+    for _ in 0..2 {
+        let asked =
+            about("/admin/x").into_iter().fold(get("/auth/verify"), |ask, (name, value)| ask.header(name, value));
+        assert_eq!(asked.bearer(&token).send(stranger.public).status, 200, "it cannot be believed");
+    }
+    await_that("it is told, once", || stranger.output().matches("is not in server.trusted_proxies").count() == 1);
     assert_eq!(ask(&token, &about("/admin/x")), forbidden);
     assert_eq!(ask(&admin, &about("/admin/x?y=z")), good);
     assert_eq!(ask(&token, &about("/public/../admin/x")), forbidden);

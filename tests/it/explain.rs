@@ -167,6 +167,9 @@ fn the_endpoints_own_demands_are_told() {
     let off = json!({"per_account": "off", "per_address": "off"});
     let gateway = Setup::new(origin.address).set("identity.attempts", off).start();
     gateway.register("alice");
+    gateway.add_user("root", "admin");
+    let told = gateway.cli(&["explain", "GET", "/users", "--token", "-"], &gateway.login("root").access);
+    assert!(only(&told, "verdict").starts_with("answered by the gateway itself"), "{}", said(&told));
     let expired = |kind: &str| token_with("alice", &json!({"exp": jwt::now() - 100, "type": kind}));
     for (method, path) in [
         ("GET", "/users"),
@@ -196,6 +199,9 @@ fn the_endpoints_own_demands_are_told() {
             if code.starts_with("token_") {
                 assert!(only(&told, "rule").ends_with(&format!("not met: {code}")), "{live:?}: {}", said(&told));
                 assert_eq!(told.status.code(), Some(i32::from(token.is_some())), "{live:?}: {}", said(&told));
+            } else if code == "forbidden" {
+                assert!(said(&told).contains("refused: 403 forbidden: This needs the role admin"), "{}", said(&told));
+                assert_eq!(told.status.code(), Some(1));
             } else {
                 assert!(!only(&told, "rule").contains("not met"), "{path} {live:?}: {}", said(&told));
                 assert!(only(&told, "verdict").starts_with("answered by the gateway itself"), "{}", said(&told));

@@ -1,10 +1,11 @@
 //! Accounts change: by POST /password, and by the command line beside a running gateway.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{BINARY, Gateway, PASSWORD, Setup, Tokens, await_that, credentials, run, said};
+use crate::harness::{BINARY, Gateway, PASSWORD, Setup, Tokens, await_that, credentials, holds_within, run, said};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Connection, Response, get, post};
@@ -151,7 +152,10 @@ fn a_disabled_account_is_out_until_that_is_undone() {
     assert!(said(&gateway.cli(&["users", "list"], "")).contains("disabled"));
     for undo in [&["users", "enable", "alice"][..], &["users", "disable", "alice", "--undo"]] {
         command(&gateway, undo, "");
-        assert_eq!(gateway.try_token(&gateway.login("alice").access), 200);
+        let live = gateway.login("alice").access;
+        let again = gateway.cli(undo, "");
+        assert!(again.status.success() && said(&again).contains("is not disabled"), "{}", said(&again));
+        assert!(!holds_within(Duration::from_millis(500), || gateway.try_token(&live) != 200), "nothing has changed");
         assert_eq!(gateway.try_token(&tokens.access), 401, "old tokens stay dead");
         assert!(!said(&gateway.cli(&["users", "list"], "")).contains("disabled"));
         command(&gateway, &["users", "disable", "alice"], "");

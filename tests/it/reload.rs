@@ -74,9 +74,14 @@ fn a_changed_file_is_seen_without_a_signal() {
 fn a_wrong_file_changes_nothing_and_says_why() {
     let origin = Origin::start();
     let gateway = Setup::new(origin.address).start();
-    for wrong in
-        ["routes: [{path: /x, upstream: nowhere}]", "{", "server: {listen: 127.0.0.1:1}\ntokens: {secret: short}"]
-    {
+    for wrong in [
+        "routes: [{path: /x, upstream: nowhere}]",
+        "{",
+        "server: {listen: 127.0.0.1:1}\ntokens: {secret: short}",
+        // As while it is being written.
+        "",
+        "log: {level: info}",
+    ] {
         let (_, before) = reloads(&gateway);
         std::fs::write(&gateway.config, wrong).unwrap();
         gateway.signal("HUP");

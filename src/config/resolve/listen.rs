@@ -65,14 +65,18 @@ pub(super) fn admin(reader: &mut Reader<'_>, admin: file::Admin, public: &[Liste
         Some(None) => return None,
         Some(Some(text)) => reader.parse(&key, &text, |text| {
             if text.starts_with("unix:") {
-                let remedy = "Write an address and port, such as 127.0.0.1:9180, or null";
+                let remedy = "Write an address and port, such as 127.0.0.1:9180, or `listen: null` for none";
                 return Err(Fault::new("the operator's listener is TCP only, not a UNIX socket", remedy));
             }
             parse_address(text)
         })?,
     };
     if public.iter().any(|public| overlap(&public.address, &Address::Tcp(address))) {
-        reader.refuse(&key, format!("{address} is taken by server.listen"), "Give it a port of its own, or null");
+        reader.refuse(
+            &key,
+            format!("{address} is taken by server.listen"),
+            "Give it a port of its own, or `listen: null` for none",
+        );
     }
     Some(address)
 }

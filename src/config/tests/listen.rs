@@ -88,7 +88,7 @@ fn sockets() {
     ");
     assert_snapshot!(errors("admin: {listen: unix:/run/admin.sock}"), @r"
     gateway.yaml:1: admin.listen: the operator's listener is TCP only, not a UNIX socket
-        Write an address and port, such as 127.0.0.1:9180, or null
+        Write an address and port, such as 127.0.0.1:9180, or `listen: null` for none
     ");
 }
 

@@ -88,11 +88,11 @@ fn addresses() {
     ");
     assert_snapshot!(errors("admin: {listen: 127.0.0.1:8080}"), @r"
     gateway.yaml:1: admin.listen: 127.0.0.1:8080 is taken by server.listen
-        Give it a port of its own, or null
+        Give it a port of its own, or `listen: null` for none
     ");
     assert_snapshot!(errors(r#"server: {listen: "0.0.0.0:9180"}"#), @r"
     gateway.yaml: admin.listen: 127.0.0.1:9180 is taken by server.listen
-        Give it a port of its own, or null
+        Give it a port of its own, or `listen: null` for none
     ");
     assert_snapshot!(errors("admin: {listen: nowhere}"), @r"
     gateway.yaml:1: admin.listen: `nowhere` is not an address with a port

@@ -268,7 +268,7 @@ impl Balance {
 
     fn swap_in(&self, server: &Server, now: Millis) {
         server.ejection.pardon(now);
-        tracing::info!(upstream = self.upstream, server = server.text, "server is back: no other one is left");
+        tracing::info!(upstream = self.upstream, server = server.text, "server is tried again: no other one is left");
     }
 
     /// What active checks say of each server, in the order of the configuration, with its text.

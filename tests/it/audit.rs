@@ -194,6 +194,7 @@ fn an_administrator_and_the_command_line() {
         (&["users", "password", "bob"], json!({"event": "user_password", "user": "bob"})),
         (&["users", "disable", "bob"], json!({"event": "user_disable", "user": "bob"})),
         (&["users", "disable", "--undo", "bob"], json!({"event": "user_enable", "user": "bob"})),
+        (&["users", "disable", "bob"], json!({"event": "user_disable", "user": "bob"})),
         (&["users", "enable", "bob"], json!({"event": "user_enable", "user": "bob"})),
         (&["users", "unlock", "bob"], json!({"event": "user_unlock", "user": "bob"})),
         (&["tokens", "revoke", &bob.access], json!({"event": "revocation", "user": "bob", "jti": jti})),
@@ -215,7 +216,7 @@ fn an_administrator_and_the_command_line() {
     let root = gateway.login("root");
     assert_eq!(request("DELETE", "/users").bearer(&root.access).send(gateway.public).status, 200);
     let expected = json!({"event": "users_delete", "actor": "client", "user": "root", "count": "1"});
-    check(&last(&path, 17), &expected);
+    check(&last(&path, 18), &expected);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains(PASSWORD) && !text.contains(&bob.access), "{text}");
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, holds_within, said};
 use crate::origin::Origin;
+use crate::reload::reload;
 use crate::wire::{Connection, Request, Response, get, post};
 
 /// Where alice has logged in before, and where someone guesses.
@@ -276,6 +277,23 @@ fn who_hangs_up_is_judged_all_the_same() {
     await_that("hanging up is no way round", || {
         hang_up(&gateway, WRONG, begun);
         !holds_within(Duration::from_secs(1), || failures(folder.path()) == 0)
+    });
+}
+
+#[test]
+fn a_reload_does_not_forget_who_is_under_way() {
+    let origin = Origin::start();
+    let gateway = setup(&origin, json!({"per_account": "2/15m"}))
+        .set("identity.password", json!({"argon2": {"memory": "64MiB", "iterations": 8}}))
+        .start();
+    assert_eq!(register(&gateway, HOME, "alice").status, 201);
+    std::thread::scope(|scope| {
+        let right = || log_in(&gateway, ELSEWHERE, "alice", PASSWORD).status;
+        let logins = [(); 2].map(|()| scope.spawn(right));
+        await_that("both are counted", || failures(gateway.folder.path()) == 2);
+        reload(&gateway);
+        assert_eq!(right(), 200, "those before the reload are waited for");
+        assert_eq!(logins.map(|login| login.join().unwrap()), [200, 200]);
     });
 }
 

@@ -58,6 +58,13 @@ impl Debts {
     fn list(&self) -> MutexGuard<'_, Vec<(Receipt, UnixTime)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// All of them, to be made good.
+    fn draw(&self) -> Vec<Return> {
+        let owed = std::mem::take(&mut *self.list());
+        let again = |(receipt, at)| Return { receipt: Some(receipt), at, debts: self.clone() };
+        owed.into_iter().map(again).collect()
+    }
 }
 
 /// A receipt on its way back. Dropped before that is committed, it becomes a debt.
@@ -128,10 +135,7 @@ impl Store {
             if gone.strong_count() == 0 {
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }
-            let owed = std::mem::take(&mut *debts.list());
-            let owed =
-                owed.into_iter().map(|(receipt, at)| Return { receipt: Some(receipt), at, debts: debts.clone() });
-            let owed: Vec<_> = owed.collect();
+            let owed = debts.draw();
             owed.iter().try_for_each(|owed| owed.write(connection))?;
             let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
             let seen = Tallies {

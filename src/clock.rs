@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment on the wall clock, in whole milliseconds since 1970-01-01T00:00:00Z.
@@ -147,9 +148,72 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// How far the clocks may drift apart before one of them counts as set: a little, and what slewing makes of an hour.
+const TOLERANCE: Duration = Duration::from_secs(2);
+const SLEW: u32 = 1000;
+
+/// Since when the wall clock has run like the monotonic one. While that is not long ago, the wall clock may be wrong, and
+/// what it says has expired may be needed still.
+#[derive(Debug)]
+pub struct Steadiness(Mutex<Anchor>);
+
+/// Both clocks at the moment since which they agree.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    wall: UnixTime,
+    monotonic: Instant,
+}
+
+impl Steadiness {
+    /// Begins to compare the clocks.
+    pub fn new(wall: UnixTime, monotonic: Instant) -> Self {
+        Self(Mutex::new(Anchor { wall, monotonic }))
+    }
+
+    /// Compares the clocks again. Whether the wall clock was set since; then the agreement begins anew.
+    pub fn observe(&self, wall: UnixTime, monotonic: Instant) -> bool {
+        let mut anchor = self.anchor();
+        let passed = monotonic.saturating_duration_since(anchor.monotonic);
+        let expected = anchor.wall + passed;
+        let apart = wall.since(expected).max(expected.since(wall));
+        let was_set = apart > TOLERANCE + passed / SLEW;
+        if was_set {
+            *anchor = Anchor { wall, monotonic };
+        }
+        was_set
+    }
+
+    /// For how long the clocks have agreed, as of the last observation.
+    pub fn lasts(&self, monotonic: Instant) -> Duration {
+        monotonic.saturating_duration_since(self.anchor().monotonic)
+    }
+
+    fn anchor(&self) -> MutexGuard<'_, Anchor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steadiness_begins_anew_when_the_wall_clock_is_set() {
+        let (wall, monotonic) = (UnixTime::from_secs(1_800_000_000), super::monotonic());
+        let second = Duration::from_secs(1);
+        let steady = Steadiness::new(wall, monotonic);
+        // Slewing by 500 ppm, as time daemons do it, is no setting.
+        for minute in 1..120 {
+            let passed = minute * 60 * second;
+            assert!(!steady.observe(wall + passed + passed / 2000, monotonic + passed), "{minute}");
+        }
+        let hours = monotonic + 7200 * second;
+        assert_eq!(steady.lasts(hours), 7200 * second);
+        for (step, was_set) in [(86_400, true), (86_401, false), (1, true), (4, true), (5, false)] {
+            assert_eq!(steady.observe(wall + (7200 + step) * second, hours), was_set, "{step}");
+        }
+        assert_eq!(steady.lasts(hours + 5 * second), 5 * second);
+    }
 
     #[test]
     fn prints_rfc_3339() {

@@ -90,14 +90,6 @@ pub struct Exchange {
     pub address: IpAddr,
 }
 
-/// A password that was changed.
-pub struct Exchanged {
-    /// The account, of its new generation.
-    pub account: Account,
-    /// The end of all older tokens, which the store has already committed.
-    pub revocation: Revocation,
-}
-
 /// Someone who says that an account is his.
 pub struct Attempt {
     /// Its name, not yet judged.
@@ -254,12 +246,12 @@ impl Accounts {
     }
 
     /// Replaces the password of an account by one that its user chose, ends all its tokens and opens its next session, in
-    /// one transaction. `None`, and nothing done, when the token is dead or the account has changed meanwhile.
+    /// one transaction: the account, of its new generation. `None`, and nothing done, when the token is dead or the account has changed meanwhile.
     ///
     /// # Errors
     /// A new password that breaks a rule; for the old one [`Error::WrongCredentials`] and [`Error::TooManyAttempts`]; a full
     /// queue, the store.
-    pub async fn change_password(&self, exchange: Exchange) -> Result<Option<Exchanged>, Error> {
+    pub async fn change_password(&self, exchange: Exchange) -> Result<Option<Account>, Error> {
         let Exchange { by, old, new, session, keep_until, address } = exchange;
         self.check_password(&new)?;
         let attempt = Attempt { username: by.username.to_string(), password: old, address, now: session.at };
@@ -267,10 +259,7 @@ impl Accounts {
         let hash = self.hasher_for(Some(address)).hash(new).await.inspect_err(|error| self.guard.note(error))?;
         let new = NewPassword { account: account.id, generation: account.generation, hash, session };
         let revocation = self.store.set_own_hash(by, new, keep_until).await?;
-        Ok(revocation.map(|revocation| {
-            let account = Account { generation: revocation.generation, ..account };
-            Exchanged { account, revocation }
-        }))
+        Ok(revocation.map(|revocation| Account { generation: revocation.generation, ..account }))
     }
 
     /// The hashing threads, as one client may use them.

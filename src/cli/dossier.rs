@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::model::{Role, SessionId, Shown, Username};
 use crate::sessions;
 use crate::store::{Kind, Revocation, Store};
-use crate::tokens::{Claims, Header, Moment};
+use crate::tokens::{Claims, Header};
 
 /// All that is known, a line each; and what ends the token.
 pub struct Dossier {
@@ -27,8 +27,7 @@ pub async fn gather(
     (token, claims): (&str, &Claims),
     now: UnixTime,
 ) -> Result<Dossier, Refused> {
-    let at = Moment { now, leeway: config.tokens.leeway };
-    let revocations = sessions::revocations_of(store, claims, at).await?;
+    let revocations = sessions::revocations_of(store, claims, config.tokens.leeway).await?;
     let mut lines = vec![
         format!("claims:   {}", Value::Object(claims.all.clone())),
         format!("key:      {}", key(config, token, claims)),

@@ -159,16 +159,12 @@ impl What {
         }
         let (kind, key, keep_until, said) = if let Some(token) = self.token {
             let claims = verify(config, store, &read(&token)?).await?;
-            if claims.has_expired(Moment { now, leeway: config.tokens.leeway }) {
-                say("The token has expired; there is nothing to revoke");
-                return Ok(());
-            }
             let jti = claims.token.as_str();
             about.user = Some(claims.subject.to_string());
             about.token = Some(jti.to_owned());
             about.more = claims.issuer.as_ref().map(|issuer| ("issuer", issuer.to_string()));
             let key = Key::token(claims.issuer.as_deref(), jti);
-            (Kind::Token, key, keep_token_until(claims.expires), format!("Token {}", Shown(jti)))
+            (Kind::Token, key, keep_token_until(claims.expires, now), format!("Token {}", Shown(jti)))
         } else if let Some(jti) = self.jti {
             if jti.is_empty() {
                 return Err(Refused("no token has an empty jti".into()));

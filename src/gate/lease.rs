@@ -62,7 +62,7 @@ impl Gate {
     pub fn end_of(&self, lease: &Lease, endless: bool, now: UnixTime) -> Option<End> {
         let grant = lease.grant.borrow();
         let grant = grant.as_ref()?;
-        if self.sessions.is_revoked(&grant.caller, now) {
+        if self.sessions.is_revoked(&grant.caller) {
             return Some(End::Revoked);
         }
         let expires = endless && grant.on_expiry == OnExpiry::Close && self.sessions.expires(&grant.caller) <= now;

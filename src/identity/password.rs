@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::accounts::{Exchange, Exchanged};
+use crate::accounts::Exchange;
 use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
@@ -26,7 +26,7 @@ impl Identity {
         let (signer, caller) = judge(origin)?;
         let ticket = self.sessions.begin(signer, device(origin, headers), origin.now);
         let exchange = Exchange {
-            by: self.sessions.warrant(&caller, origin.now).await?,
+            by: self.sessions.warrant(&caller).await?,
             old: passwords.old,
             new: passwords.new,
             session: ticket.row(),
@@ -35,8 +35,7 @@ impl Identity {
         };
         let exchanged = self.accounts.change_password(exchange).await?;
         // The token died, or the account changed, while the passwords were being hashed.
-        let Some(Exchanged { account, revocation }) = exchanged else { return Err(Rejection::TokenRevoked) };
-        self.sessions.apply(&[revocation], origin.now);
+        let account = exchanged.ok_or(Rejection::TokenRevoked)?;
         let pair = self.sessions.issue(&ticket, &account)?;
         self.note_pair(origin.trail, &pair);
         Ok(answer(StatusCode::OK, &with_pair("Password changed".into(), pair)))

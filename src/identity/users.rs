@@ -55,7 +55,6 @@ impl Identity {
             Cleared::NoAdministrator => return Err(not_admin()),
             Cleared::Refused => return Err(Rejection::TokenRevoked),
         };
-        self.sessions.apply(&revocations, origin.now);
         origin.trail.more("count", revocations.len().to_string());
         let message = format!("{} row(s) deleted", revocations.len());
         Ok(answer(StatusCode::OK, &json!({ "message": message })))
@@ -73,7 +72,7 @@ impl Identity {
         };
         let is_admin = |account: &Account| !account.disabled && account.roles.iter().any(|role| role.as_str() == ADMIN);
         account.filter(is_admin).ok_or_else(not_admin)?;
-        Ok(Some(self.sessions.warrant(&caller, origin.now).await?))
+        Ok(Some(self.sessions.warrant(&caller).await?))
     }
 }
 

@@ -27,12 +27,7 @@ impl Sessions {
         if claims.issuer.is_some() {
             return self.end_foreign(signed, now).await;
         }
-        // An expired token still ends a session that is known, but must not fill the store with others.
-        let expired = claims.has_expired(self.moment(now));
-        let otherwise = (!expired).then(|| self.keep_generation_until(now));
-        if let Some(revocation) = self.store.end_session(session, now, otherwise).await? {
-            self.blocklist.insert(&revocation, now);
-        }
+        self.store.end_session(session, now, self.keep_generation_until(now)).await?;
         Ok(())
     }
 
@@ -40,12 +35,10 @@ impl Sessions {
     async fn end_foreign(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
         self.revoke(signed, now).await?;
         let claims = signed.claims();
-        let Some(key) = signed.keys().session.filter(|_| !claims.has_expired(self.moment(now))) else { return Ok(()) };
-        let keep_until = self.keep_generation_until(now).max(keep_token_until(claims.expires));
+        let Some(key) = signed.keys().session else { return Ok(()) };
+        let keep_until = self.keep_generation_until(now).max(keep_token_until(claims.expires, now));
         let revocation = Revocation { key, kind: Kind::Session, generation: Generation(0), at: now, keep_until };
-        self.store.revoke(vec![revocation.clone()]).await?;
-        self.apply(&[revocation], now);
-        Ok(())
+        Ok(self.store.revoke(vec![revocation]).await?)
     }
 
     /// Ends all sessions of the caller's account, and all tokens that belong to none.
@@ -54,10 +47,9 @@ impl Sessions {
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn end_all(&self, caller: &Caller, now: UnixTime) -> Result<(), Refusal> {
         let keep_until = self.keep_generation_until(now);
-        let warrant = self.warrant(caller, now).await?;
-        let revocation = self.store.raise_own_generation(warrant, now, keep_until).await?;
-        self.blocklist.insert(&revocation.ok_or(Refusal::Revoked)?, now);
-        Ok(())
+        let warrant = self.warrant(caller).await?;
+        let raised = self.store.raise_own_generation(warrant, now, keep_until).await?;
+        raised.map(drop).ok_or(Refusal::Revoked)
     }
 
     /// The live sessions of the caller's account.
@@ -65,7 +57,7 @@ impl Sessions {
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn list(&self, caller: &Caller, now: UnixTime) -> Result<List, Refusal> {
-        let rows = self.store.list_sessions(self.warrant(caller, now).await?, now, LISTED + 1).await?;
+        let rows = self.store.list_sessions(self.warrant(caller).await?, now, LISTED + 1).await?;
         let mut rows = rows.ok_or(Refusal::Revoked)?;
         let more = rows.len() > LISTED;
         rows.truncate(LISTED);
@@ -77,11 +69,8 @@ impl Sessions {
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
     pub async fn end_one(&self, caller: &Caller, session: &SessionId, now: UnixTime) -> Result<bool, Refusal> {
-        match self.store.end_own_session(self.warrant(caller, now).await?, session, now).await? {
-            Ended::Done(revocation) => {
-                self.blocklist.insert(&revocation, now);
-                Ok(true)
-            }
+        match self.store.end_own_session(self.warrant(caller).await?, session, now).await? {
+            Ended::Done(_) => Ok(true),
             Ended::Unknown => Ok(false),
             Ended::Refused => Err(Refusal::Revoked),
         }

@@ -1,6 +1,7 @@
 //! A token whose signature is good, prepared for every later use; and the [`Caller`], who has passed all checks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,10 +9,10 @@ use serde_json::Value;
 use crate::config::IdentitySource;
 use crate::model::{Generation, Role, Username};
 use crate::sessions::Refusal;
-use crate::sessions::blocklist::{Birth, Blocklist, Clean, Keys};
+use crate::sessions::blocklist::{Birth, Blocklist, Clean, Entry, Keys};
 use crate::sessions::keyring::{Keyring, Known};
-use crate::store::{Key, Warrant};
-use crate::tokens::{Claims, Mark, Moment, Verified};
+use crate::store::{Key, Kind, Revocation, Warrant};
+use crate::tokens::{Claims, Mark, Verified};
 
 /// A token whose signature, form, issuer and audience are good. It may have expired, or been revoked.
 pub struct Signed {
@@ -44,9 +45,9 @@ impl Signed {
         &self.claims
     }
 
-    /// Whether `blocklist` revokes it at that moment.
-    pub(super) fn is_revoked(&self, blocklist: &Blocklist, at: Moment) -> bool {
-        blocklist.revokes_since(&self.clean, &self.keys, birth(&self.claims), at)
+    /// Whether `blocklist` revokes it.
+    pub(super) fn is_revoked(&self, blocklist: &Blocklist, leeway: Duration) -> bool {
+        blocklist.revokes_since(&self.clean, &self.keys, birth(&self.claims), leeway)
     }
 
     /// Whether the key that signed it is still in the ring.
@@ -101,9 +102,12 @@ impl Caller {
     }
 }
 
-/// Whether `blocklist` revokes a token with these claims.
-pub(super) fn is_revoked(claims: &Claims, blocklist: &Blocklist, at: Moment) -> bool {
-    blocklist.revokes_since(&Clean::default(), &keys(claims), birth(claims), at)
+/// Whether a revocation that was found by one of the keys of these claims ends their token.
+pub(super) fn is_ended(claims: &Claims, revocation: &Revocation, leeway: Duration) -> bool {
+    match revocation.kind {
+        Kind::Token | Kind::Session => true,
+        Kind::Subject => Entry::of(revocation).revokes(birth(claims), leeway),
+    }
 }
 
 /// The blocklist's keys of a token with these claims.

@@ -1,4 +1,7 @@
-//! The revocation feed: loads every live revocation, then keeps the blocklist and the key ring current from the store.
+//! The revocation feed: loads every revocation, then keeps the blocklist and the key ring current from the store.
+//!
+//! It has a connection of its own to the store. A page is applied to memory before the cursor moves, so that a read that
+//! fails, or is given up at any await, skips nothing. What this process itself commits is told to memory by the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::config::{self, OnStale};
-use crate::sessions::blocklist::{Blocklist, Entry};
+use crate::sessions::blocklist::{Blocklist, Entry, Now};
 use crate::sessions::keyring::Keyring;
-use crate::store::{Error, Store};
+use crate::store::{Error, Store, Version};
 
 /// How often the store is asked whether anything was written.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -24,7 +27,10 @@ const PURGE_PAUSE: Duration = Duration::from_millis(20);
 const PURGE_BATCH: usize = 1000;
 
 /// Rows read at once.
-const BATCH: usize = 100_000;
+const PAGE: usize = 100_000;
+
+/// Between two looks whether the store can be written.
+const WRITE_CHECK: Duration = Duration::from_secs(1);
 
 /// A store that answers later than this has not answered.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,18 +103,22 @@ pub struct Feed {
     blocklist: Blocklist,
     keyring: Keyring,
     freshness: Freshness,
+    /// The sequence number of the last revocation that memory has.
     cursor: i64,
-    version: i64,
+    /// As of the last look that was followed by a read.
+    version: Version,
 }
 
 impl Feed {
-    /// Loads every live revocation; `keyring` is kept current too. Only when this has returned may a token be judged.
+    /// Loads every revocation; `keyring` is kept current too. Only when this has returned may a token be judged.
     ///
     /// # Errors
     /// The store's.
     pub async fn load(store: Store, keyring: Keyring, settings: config::Store) -> Result<Self, Error> {
-        let version = store.data_version().await?;
-        let (blocklist, freshness) = (Blocklist::empty(), Freshness::new(settings));
+        let version = store.look().await?;
+        let (blocklist, freshness) = (Blocklist::empty(Now::read()), Freshness::new(settings));
+        let memory = blocklist.clone();
+        store.listen(move |committed| memory.extend(committed.iter().map(Entry::of).collect(), Now::read()));
         let mut feed = Self { store, blocklist, keyring, freshness, cursor: 0, version };
         feed.read().await?;
         feed.freshness.hear();
@@ -128,22 +138,26 @@ impl Feed {
 
     /// Takes in what came after the cursor.
     async fn read(&mut self) -> Result<(), Error> {
-        let mut entries = Vec::new();
         loop {
-            let rows = self.store.revocations_after(self.cursor, BATCH).await?;
-            entries.extend(rows.iter().map(|(_, revocation)| Entry::of(revocation)));
-            let Some((last, _)) = rows.last() else { break };
-            self.cursor = self.cursor.max(*last);
+            let page = self.store.revocations_after(self.cursor, PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            let (last, is_last_page) = (*last, page.len() < PAGE);
+            self.blocklist.extend(page.iter().map(|(_, revocation)| Entry::of(revocation)).collect(), Now::read());
+            self.cursor = self.cursor.max(last);
+            if is_last_page {
+                return Ok(());
+            }
         }
-        if !entries.is_empty() {
-            self.blocklist.extend(entries, clock::now());
-        }
-        Ok(())
     }
 
     /// Asks the store whether anything was written, and takes in what was.
     async fn glance(&mut self, look: bool) -> Result<(), Error> {
-        let version = self.store.data_version().await?;
+        let version = self.store.look().await?;
+        if version.epoch != self.version.epoch {
+            // Another file: what it holds is joined with what memory knows. `change` stays, so that it is read.
+            self.cursor = 0;
+            self.version.epoch = version.epoch;
+        }
         if look || version != self.version {
             self.read().await?;
             self.keyring.read().await?;
@@ -152,7 +166,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Takes in what was written while nobody followed.
+    /// Takes in what was written while nothing followed.
     ///
     /// # Errors
     /// The store's.
@@ -164,10 +178,11 @@ impl Feed {
         Ok(())
     }
 
-    /// Keeps blocklist and key ring current and the store tidy, for ever.
+    /// Keeps blocklist and key ring current and the store tidy, until it is dropped.
     pub async fn run(self) {
-        let (store, keyring) = (self.store.clone(), self.keyring.clone());
-        tokio::join!(self.follow(), keyring.tend(), purge(&store));
+        let (store, keyring, blocklist) = (self.store.clone(), self.keyring.clone(), self.blocklist.clone());
+        let may_forget = || blocklist.may_forget(Now::read());
+        tokio::join!(self.follow(), keyring.tend(&may_forget), purge(&store, &may_forget), watch_writes(&store));
     }
 
     async fn follow(mut self) {
@@ -199,16 +214,17 @@ impl Feed {
             }
             self.freshness.0.reachable.store(reminded.is_none(), Ordering::Relaxed);
             self.freshness.look();
+            self.blocklist.watch_clock(Now::read());
             self.blocklist.maintain();
         }
     }
 }
 
-/// Deletes what has expired, now and then, a little at a time.
-async fn purge(store: &Store) {
+/// Deletes what has expired, now and then, a little at a time, while the wall clock can be trusted.
+async fn purge(store: &Store, may_forget: &impl Fn() -> bool) {
     loop {
         tokio::time::sleep(PURGE).await;
-        loop {
+        while may_forget() {
             match store.purge(clock::now(), PURGE_BATCH).await {
                 Ok(0) => break,
                 Ok(_) => tokio::time::sleep(PURGE_PAUSE).await,
@@ -218,5 +234,15 @@ async fn purge(store: &Store) {
                 }
             }
         }
+    }
+}
+
+/// Finds out when the store can no longer be written, and when it can again, also where no client writes.
+async fn watch_writes(store: &Store) {
+    let mut ticks = tokio::time::interval(WRITE_CHECK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        store.try_writing(clock::monotonic()).await;
     }
 }

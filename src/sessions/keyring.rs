@@ -190,13 +190,13 @@ impl Keyring {
     }
 
     /// Moves the keys on, for ever: a standby whose time has come signs, and what nobody needs is forgotten.
-    pub(super) async fn tend(&self) {
+    pub(super) async fn tend(&self, may_forget: &impl Fn() -> bool) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
         for count in 0_u32.. {
             looks.tick().await;
-            let done = self.move_on(clock::now(), count % PURGE == 0).await;
+            let done = self.move_on(clock::now(), count % PURGE == 0 && may_forget()).await;
             if let Err(error) = &done
                 && !failing
             {

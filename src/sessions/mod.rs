@@ -30,6 +30,9 @@ pub use renewal::Renewed;
 /// How much memory remembered verdicts may take, in bytes.
 const VERDICTS: u64 = 32 * 1024 * 1024;
 
+/// What the time of a revocation is rounded up to, in seconds.
+const KEEP_STEP: i64 = 600;
+
 /// Why a token does not open anything.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -111,9 +114,11 @@ pub fn keep_generation_until(longest: Duration, now: UnixTime) -> UnixTime {
     now + longest + RETENTION
 }
 
-/// Until when the revocation of one token is kept.
-pub fn keep_token_until(expires: UnixTime) -> UnixTime {
-    expires + RETENTION
+/// Until when the revocation of one token is kept: an hour beyond its end or its revocation, whichever is later, because
+/// the clock may be wrong by which it has expired. The present is rounded up: repeating a logout writes nothing for a while.
+pub fn keep_token_until(expires: UnixTime, now: UnixTime) -> UnixTime {
+    let rounded = UnixTime::from_secs((now.secs().div_euclid(KEEP_STEP) + 1) * KEEP_STEP);
+    expires.max(rounded) + RETENTION
 }
 
 /// What is known of revocations and keys, on disk and in memory; a [`Feed`] keeps the two alike.
@@ -206,7 +211,7 @@ impl Sessions {
         if claims.kind != kind {
             return Err(Refusal::WrongType(kind));
         }
-        if !signed.is_trusted(&self.keyring) || signed.is_revoked(&self.blocklist, self.moment(now)) {
+        if !signed.is_trusted(&self.keyring) || signed.is_revoked(&self.blocklist, self.settings.tokens.leeway) {
             return Err(Refusal::Revoked);
         }
         if self.freshness.is_stale() {
@@ -309,26 +314,21 @@ impl Sessions {
         self.keyring.trust().ring.jwks().to_owned()
     }
 
-    /// Ends one token: durable in the store, then refused here, then returned. A token that has expired anyway is left
-    /// alone.
+    /// Ends one token: durable in the store, then refused here, then returned. Also one that has expired: the clock may be
+    /// wrong.
     ///
     /// # Errors
     /// The store's; then nothing was promised.
     pub async fn revoke(&self, signed: &Signed, now: UnixTime) -> Result<(), Refusal> {
         let claims = signed.claims();
-        if claims.has_expired(self.moment(now)) {
-            return Ok(());
-        }
         let revocation = Revocation {
             key: signed.keys().token,
             kind: Kind::Token,
             generation: Default::default(),
             at: now,
-            keep_until: keep_token_until(claims.expires),
+            keep_until: keep_token_until(claims.expires, now),
         };
-        self.store.revoke(vec![revocation.clone()]).await?;
-        self.blocklist.insert(&revocation, now);
-        Ok(())
+        Ok(self.store.revoke(vec![revocation]).await?)
     }
 
     /// Until when a revocation of all tokens of an account must be kept.
@@ -336,21 +336,14 @@ impl Sessions {
         keep_generation_until(self.settings.longest, now)
     }
 
-    /// Takes revocations that the store has committed into this process's memory, before they are answered.
-    pub fn apply(&self, revocations: &[Revocation], now: UnixTime) {
-        for revocation in revocations {
-            self.blocklist.insert(revocation, now);
-        }
-    }
-
     /// For the store, which confirms that the caller's token is still live when it does what he asks.
     ///
     /// # Errors
     /// [`Refusal::Revoked`] when it is known to be dead already; the store's.
-    pub async fn warrant(&self, caller: &Caller, now: UnixTime) -> Result<Warrant, Refusal> {
+    pub async fn warrant(&self, caller: &Caller) -> Result<Warrant, Refusal> {
         match caller.claims().generation {
             Some(generation) => caller.warrant(generation),
-            None => caller.warrant(self.account_of(caller, now).await?.generation),
+            None => caller.warrant(self.account_of(caller).await?.generation),
         }
     }
 
@@ -363,8 +356,9 @@ impl Sessions {
     }
 
     /// Whether the token of a caller who was let in has been revoked meanwhile.
-    pub fn is_revoked(&self, caller: &Caller, now: UnixTime) -> bool {
-        !caller.signed().is_trusted(&self.keyring) || caller.signed().is_revoked(&self.blocklist, self.moment(now))
+    pub fn is_revoked(&self, caller: &Caller) -> bool {
+        let leeway = self.settings.tokens.leeway;
+        !caller.signed().is_trusted(&self.keyring) || caller.signed().is_revoked(&self.blocklist, leeway)
     }
 
     /// When the token of a caller expires, the leeway included.
@@ -373,21 +367,17 @@ impl Sessions {
     }
 }
 
-/// The revocations in the store that end the token, by the blocklist's own judgement: for commands, which keep none.
+/// The revocations in the store that end the token: for commands, which keep no blocklist, and where memory may be late.
 ///
 /// # Errors
 /// The store's.
 pub async fn revocations_of(
     store: &Store,
     claims: &tokens::Claims,
-    at: Moment,
+    leeway: Duration,
 ) -> Result<Vec<Revocation>, crate::store::Error> {
     let keys = credential::keys(claims);
     let keys = [Some(keys.token), keys.session, Some(keys.subject)].into_iter().flatten().collect();
-    let ends = |revocation: &Revocation| {
-        let alone = Blocklist::empty();
-        alone.insert(revocation, at.now);
-        credential::is_revoked(claims, &alone, at)
-    };
+    let ends = |revocation: &Revocation| credential::is_ended(claims, revocation, leeway);
     Ok(store.find_revocations(keys).await?.into_iter().filter(ends).collect())
 }

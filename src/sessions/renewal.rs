@@ -22,7 +22,7 @@ impl Sessions {
     /// [`Refusal::TooOften`]; the store's.
     pub async fn refresh(&self, signer: &Signer, caller: &Caller, now: UnixTime) -> Result<Renewed, Refusal> {
         let claims = caller.claims();
-        let account = self.account_of(caller, now).await?;
+        let account = self.account_of(caller).await?;
         let successor = self.turn_in(caller, &account, now).await?;
         let sign = |kind, token: &TokenId, issued, expires| {
             self.sign(
@@ -48,7 +48,7 @@ impl Sessions {
     }
 
     /// The caller's account as it stands, while none of its changes has ended his token.
-    pub(super) async fn account_of(&self, caller: &Caller, now: UnixTime) -> Result<Account, Refusal> {
+    pub(super) async fn account_of(&self, caller: &Caller) -> Result<Account, Refusal> {
         let claims = caller.claims();
         let username = Username::parse(&claims.subject).map_err(|_| Refusal::Revoked)?;
         let account = self.store.find_account(&username).await?.ok_or(Refusal::Revoked)?;
@@ -56,7 +56,7 @@ impl Sessions {
             Some(generation) => generation == account.generation,
             // Other services' tokens are judged by their `iat`, and in the store: not all may have been heard yet. Read after
             // the account, so that a change which is not among them shows in its generation.
-            None => revocations_of(&self.store, claims, self.moment(now)).await?.is_empty(),
+            None => revocations_of(&self.store, claims, self.settings.tokens.leeway).await?.is_empty(),
         };
         if account.disabled || !same { Err(Refusal::Revoked) } else { Ok(account) }
     }
@@ -86,8 +86,7 @@ impl Sessions {
             Refreshed::Granted(successor) => Ok(successor),
             Refreshed::TooOften { until } => Err(Refusal::TooOften(until.since(now))),
             Refreshed::Refused => Err(Refusal::Revoked),
-            Refreshed::Reused(revocation) => {
-                self.blocklist.insert(&revocation, now);
+            Refreshed::Reused(_) => {
                 let (session, token) = (session.as_str(), claims.token.as_str());
                 tracing::warn!(session, token, "a refresh token was used again after its time: its session has ended");
                 Err(Refusal::Reused)

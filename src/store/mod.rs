@@ -23,7 +23,7 @@ pub use revocation::{Key, Kind, Revocation};
 pub use session::{
     Cleared, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
 };
-pub use sqlite::Store;
+pub use sqlite::{Store, Version};
 
 /// An account as it is stored.
 #[derive(Clone, Debug)]
@@ -250,6 +250,28 @@ pub enum Error {
         /// How SQLite put it.
         source: Arc<rusqlite::Error>,
     },
+    /// The file was deleted or moved away while the program runs.
+    #[error(
+        "{}: the database file was deleted or moved while the program runs, and what is written to it would be lost; put \
+         it back, or restart the gateway to begin with what is there then",
+        path.display()
+    )]
+    Gone {
+        /// Which file: the database, its write-ahead log or that one's index.
+        path: PathBuf,
+    },
+    /// The file is another one than was opened.
+    #[error(
+        "{}: the database was replaced while the program runs: {how}; put the former one back, or restart the gateway to \
+         go on with this one, in which logouts may be missing",
+        path.display()
+    )]
+    Replaced {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        how: &'static str,
+    },
     /// Another process held the database locked for too long, or too much waits already.
     #[error("the database is busy; try again, and end any other program that keeps it locked")]
     Busy,
@@ -286,6 +308,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the file is no longer the one that was opened.
+    fn is_of_file(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::Replaced { .. })
+    }
+
+    /// Whether it is about the database as such, and not about one statement.
+    fn is_of_storage(&self) -> bool {
+        self.asks_for_reopening() || self.is_of_file() || matches!(self, Self::Full { .. } | Self::Busy)
+    }
+
     /// Whether a fresh connection may fare better.
     fn asks_for_reopening(&self) -> bool {
         match self {
@@ -299,6 +331,8 @@ impl Error {
             | Self::ReadOnly { .. }
             | Self::Io { .. } => true,
             Self::Missing { .. }
+            | Self::Gone { .. }
+            | Self::Replaced { .. }
             | Self::Full { .. }
             | Self::Busy
             | Self::Sealed { .. }

@@ -1,9 +1,15 @@
-//! The embedded store: one SQLite file with a write-ahead log, a writer thread that commits in groups, two readers.
+//! The embedded store: one SQLite file with a write-ahead log, a writer thread that commits in groups, three readers.
 //!
 //! SQL only, a file a subject; other processes may use the same file at the same time.
 
 mod connection;
+mod file;
+mod health;
+mod transaction;
+mod shared;
 mod worker;
+mod reader;
+mod writer;
 mod keys;
 mod meta;
 mod accounts;
@@ -16,34 +22,53 @@ mod attempts;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::config::{self, StoreLocation};
-use crate::store::Error;
 use crate::store::seal::Seal;
+use crate::store::{Error, Revocation};
 use attempts::Debts;
-use worker::Worker;
+use file::{DatabaseFile, Mark};
+use shared::{Rendezvous, Shared};
+use transaction::WriteConnection;
+use worker::{Abandoned, Worker};
 
 pub(super) use connection::without_sql;
+
+/// Without another write for this long, one is tried, so that a fault is seen before a login meets it.
+const IDLE_WRITE: Duration = Duration::from_secs(60);
+
+/// What a trial writes: nothing new.
+const TRIAL: &str = "UPDATE meta SET value = value WHERE name = 'longest_lifetime_ms'";
 
 /// A handle on the store; clones share it. Its functions may be called from any runtime.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    path: Arc<Path>,
-    writer: Worker,
+    shared: Arc<Shared>,
+    writer: Worker<WriteConnection>,
+    /// For the revocation feed and the keys: no client can queue here.
+    feeder: Worker<Connection>,
     /// For look-ups, which must not wait behind a long listing.
-    seeker: Worker,
-    lister: Worker,
-    /// How often the seeker's connection was opened.
-    openings: Arc<AtomicI64>,
+    seeker: Worker<Connection>,
+    lister: Worker<Connection>,
     /// Encrypts signing keys.
     seal: Option<Seal>,
     /// Attempts that are still to be taken back.
     debts: Debts,
+    is_new: bool,
+}
+
+/// What a look at the store has found. Only comparing it with an earlier one of the same `Store` means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Grows when another file has taken the place of the database: all revocations are to be read anew then.
+    pub epoch: u64,
+    /// Changes with every commit, of this process or another.
+    pub change: i64,
 }
 
 impl Store {
@@ -55,18 +80,17 @@ impl Store {
     pub fn open(config: &config::Store) -> Result<Self, Error> {
         let StoreLocation::Sqlite(path) = &config.location;
         let seal = config.encryption_key.as_ref().map(Seal::new).transpose()?;
-        let path: Arc<Path> = connection::create(path)?.into();
-        let first = connection::prepare(&path)?;
-        let openings = Arc::new(AtomicI64::new(0));
+        let path = connection::create(path)?;
+        let shared = Shared::new(DatabaseFile::new(path));
+        let (first, is_new) = shared.prepare()?;
         let reader = |name| {
-            let (path, openings) = (Arc::clone(&path), Arc::clone(&openings));
-            let first = connection::reopen_for_reading(&path)?;
-            Worker::start(name, move |queue| worker::read(&path, first, &queue, &openings))
+            let first = shared.open_for_reading()?;
+            Worker::start(name, &shared, move |shared, queue| reader::run(shared, first, &queue))
         };
-        let (seeker, lister) = (reader("store-seek")?, reader("store-list")?);
-        let own = Arc::clone(&path);
-        let writer = Worker::start("store-write", move |queue| worker::write(&own, first, &queue))?;
-        Ok(Self(Arc::new(Inner { path, writer, seeker, lister, openings, seal, debts: Debts::default() })))
+        let (feeder, seeker, lister) = (reader("store-feed")?, reader("store-seek")?, reader("store-list")?);
+        let writer = Worker::start("store-write", &shared, move |shared, queue| writer::run(shared, first, &queue))?;
+        let debts = Debts::default();
+        Ok(Self(Arc::new(Inner { shared, writer, feeder, seeker, lister, seal, debts, is_new })))
     }
 
     /// Like [`Store::open`], but a missing file is an error: for commands that have nothing to look for in an empty one.
@@ -81,6 +105,77 @@ impl Store {
         Self::open(config)
     }
 
+    /// Has `listener` told of every revocation that this process commits: after the commit, and before the caller of the
+    /// function that made it is answered, also where that caller has gone. Only the first listener counts.
+    pub fn listen(&self, listener: impl Fn(&[Revocation]) + Send + Sync + 'static) {
+        self.0.shared.listen(Box::new(listener));
+    }
+
+    /// Looks whether the database file is still in its place, and whether anything was written.
+    ///
+    /// # Errors
+    /// The store's; [`Error::Gone`] and [`Error::Replaced`] from then on for all others too, until a look finds the file.
+    pub async fn look(&self) -> Result<Version, Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let look = move |connection: Result<&Connection, Error>| {
+            let connection = connection?;
+            shared.file().check()?;
+            let explain = |error| connection::classify(error, shared.file().path());
+            let change: i64 = connection
+                .prepare_cached("PRAGMA data_version")
+                .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+                .map_err(explain)?;
+            shared.file().note(Mark::read(connection).map_err(explain)?)?;
+            // SQLite counts anew for each connection.
+            Ok(Version { epoch: shared.file().epoch(), change: (shared.openings() << 40) + change })
+        };
+        self.0.feeder.ask_always(Abandoned::Skip, look).await
+    }
+
+    /// Where the database is.
+    pub fn path(&self) -> &Path {
+        self.0.shared.file().path()
+    }
+
+    /// Whether the database was empty when it was opened: then there was none.
+    pub fn is_new(&self) -> bool {
+        self.0.is_new
+    }
+
+    /// Whether the last transaction was committed.
+    pub fn is_writable(&self) -> bool {
+        self.0.shared.health().is_writable()
+    }
+
+    /// How many reads and how many transactions have failed since the start.
+    pub fn errors(&self) -> [u64; 2] {
+        self.0.shared.health().errors()
+    }
+
+    /// Finds out whether the store can be written, where the last transaction failed or was long ago; and opens all
+    /// connections anew where that may help. To be called every second or so.
+    pub async fn try_writing(&self, now: Instant) {
+        let health = self.0.shared.health();
+        if health.is_writable() && health.since_write(now).is_some_and(|since| since < IDLE_WRITE) {
+            return;
+        }
+        if matches!(health.write_fault(), Some(Error::ReadOnly { .. })) {
+            self.reopen();
+        }
+        // How it ended, the writer has noted.
+        drop(self.write(|connection| connection.prepare_cached(TRIAL)?.execute([])).await);
+    }
+
+    /// Has all threads close their connections at the same time, and open new ones.
+    pub fn reopen(&self) {
+        let Inner { writer, feeder, seeker, lister, .. } = &*self.0;
+        let rendezvous = Rendezvous::of(4);
+        let readers = [feeder, seeker, lister].map(|reader| reader.close_connection(&rendezvous));
+        if !writer.close_connection(&rendezvous) || readers.contains(&false) {
+            rendezvous.cancel();
+        }
+    }
+
     /// Finishes what is queued, then ends the threads; later calls give [`Error::Closed`]. Blocks until then. Dropping
     /// the last clone does the same.
     pub fn close(&self) {
@@ -89,34 +184,49 @@ impl Store {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&WriteConnection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.0.writer.ask(&self.0.path, work).await
+        self.0.writer.ask(Abandoned::Run, work).await
+    }
+
+    /// The same, but `work` is left out where its caller has gone before its turn.
+    async fn write_if_wanted<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteConnection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.0.writer.ask(Abandoned::Skip, work).await
     }
 
     /// Has `work` done on `what` without waiting for it: what is asked of the writer next shares its commit, after which
-    /// `what` is given to `done`. Where it comes to nothing `what` is dropped, with a word in the log.
+    /// `what` is given to `done`. Where it fails `what` is dropped, with a line in the log.
     fn post<T: Send + 'static>(
         &self,
         what: T,
-        work: impl FnOnce(&Connection, &T) -> rusqlite::Result<()> + Send + 'static,
+        work: impl FnOnce(&WriteConnection, &T) -> rusqlite::Result<()> + Send + 'static,
         done: impl FnOnce(T) + Send + 'static,
     ) {
-        self.0.writer.post(&self.0.path, what, work, done);
+        self.0.writer.post(what, work, done);
+    }
+
+    async fn feed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.0.feeder.ask(Abandoned::Skip, work).await
     }
 
     async fn seek<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.0.seeker.ask(&self.0.path, work).await
+        self.0.seeker.ask(Abandoned::Skip, work).await
     }
 
     async fn list<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.0.lister.ask(&self.0.path, work).await
+        self.0.lister.ask(Abandoned::Skip, work).await
     }
 
     /// Runs a statement on the writer's connection: lets a test fill or bar the database.
@@ -129,6 +239,7 @@ impl Store {
 impl Inner {
     fn close(&self) {
         // The last connection that closes also clears the log away: the writer's, which may.
+        self.feeder.stop();
         self.seeker.stop();
         self.lister.stop();
         self.writer.stop();

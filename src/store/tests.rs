@@ -102,11 +102,11 @@ async fn repeating_a_revocation_writes_only_what_is_new() {
             rows.remove(0)
         };
         store.revoke(vec![token("a")]).await.unwrap();
-        let (seq, version) = (only().await.0, store.data_version().await.unwrap());
+        let (seq, version) = (only().await.0, store.look().await.unwrap());
         let earlier = Revocation { at: AT + HOUR, keep_until: AT, ..token("a") };
         store.revoke(vec![token("a"), earlier]).await.unwrap();
         assert_eq!(only().await, (seq, token("a")));
-        assert_eq!(store.data_version().await.unwrap(), version);
+        assert_eq!(store.look().await.unwrap(), version);
         let longer = Revocation { at: AT + HOUR, keep_until: AT + HOUR * 2, ..token("a") };
         store.revoke(vec![longer]).await.unwrap();
         let (later, revocation) = only().await;
@@ -147,12 +147,12 @@ async fn revocations_of_a_subject_are_joined() {
 #[tokio::test]
 async fn the_data_version_follows_commits() {
     on_each_store(async |store| {
-        let first = store.data_version().await.unwrap();
-        assert_eq!(store.data_version().await.unwrap(), first);
+        let first = store.look().await.unwrap();
+        assert_eq!(store.look().await.unwrap(), first);
         store.revoke(vec![token("a")]).await.unwrap();
-        let second = store.data_version().await.unwrap();
+        let second = store.look().await.unwrap();
         assert_ne!(second, first);
-        assert_eq!(store.data_version().await.unwrap(), second);
+        assert_eq!(store.look().await.unwrap(), second);
     })
     .await;
 }
@@ -204,7 +204,7 @@ async fn a_closed_store_says_so() {
         store.close();
         store.close();
         assert!(matches!(store.revoke(vec![token("a")]).await, Err(Error::Closed)));
-        assert!(matches!(store.data_version().await, Err(Error::Closed)));
+        assert!(matches!(store.look().await, Err(Error::Closed)));
         assert!(matches!(store.list_accounts(None, 1).await, Err(Error::Closed)));
     })
     .await;

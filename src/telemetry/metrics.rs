@@ -58,6 +58,9 @@ impl Refusal {
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// What a store does.
+const STORE_OPERATIONS: [&str; 2] = ["read", "write"];
+
 /// Upper bounds of the latency histogram's buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
@@ -89,6 +92,8 @@ struct Gauges {
     feed_silence_ms: IntGauge,
     stale: IntGauge,
     signs: IntGauge,
+    store_writable: IntGauge,
+    store_errors: IntCounterVec,
 }
 
 impl Gauges {
@@ -114,6 +119,11 @@ impl Gauges {
             &["reason"],
         )?;
         registry.register(Box::new(attempts.clone()))?;
+        let store_errors = IntCounterVec::new(
+            Opts::new("portcullis_store_errors_total", "Reads of the store and transactions that failed."),
+            &["operation"],
+        )?;
+        registry.register(Box::new(store_errors.clone()))?;
         Ok(Self {
             servers,
             key_sets,
@@ -127,6 +137,12 @@ impl Gauges {
                 "How long ago the store was heard: the bound on how late a revocation of another process is.",
             )?,
             stale: gauge(registry, "portcullis_stale", "1 when protected routes answer 503 for a silent store.")?,
+            store_writable: gauge(
+                registry,
+                "portcullis_store_writable",
+                "1 when the last transaction of the store was committed; at 0 logins, refreshes and logouts are 503.",
+            )?,
+            store_errors,
             signs: gauge(registry, "portcullis_signs", "0 when there is no key to sign tokens with: logins are 503.")?,
         })
     }
@@ -158,6 +174,10 @@ pub struct Reading {
     pub stale: bool,
     /// Whether there is a key to sign tokens with.
     pub signs: bool,
+    /// Whether the last transaction of the store was committed.
+    pub store_writable: bool,
+    /// Reads of the store that failed, and transactions, since the start.
+    pub store_errors: [u64; 2],
 }
 
 impl Metrics {
@@ -286,6 +306,11 @@ impl Metrics {
         self.gauges.feed_silence_ms.set(i64::try_from(reading.feed_silence.as_millis()).unwrap_or(i64::MAX));
         self.gauges.stale.set(i64::from(reading.stale));
         self.gauges.signs.set(i64::from(reading.signs));
+        self.gauges.store_writable.set(i64::from(reading.store_writable));
+        for (operation, number) in STORE_OPERATIONS.into_iter().zip(reading.store_errors) {
+            let counter = self.gauges.store_errors.with_label_values(&[operation]);
+            counter.inc_by(number.saturating_sub(counter.get()));
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -346,6 +371,8 @@ mod tests {
             feed_silence: Duration::ZERO,
             stale: false,
             signs: true,
+            store_writable: true,
+            store_errors: [5, 6],
         };
         metrics.encode(reading).unwrap();
         let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();
@@ -359,6 +386,8 @@ mod tests {
             "portcullis_connections_evicted_total 2",
             r#"portcullis_attempts_refused_total{reason="account"} 4"#,
             r#"portcullis_attempts_refused_total{reason="address"} 0"#,
+            "portcullis_store_writable 1",
+            r#"portcullis_store_errors_total{operation="write"} 6"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -3,6 +3,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
+use super::transaction::WriteConnection;
 use super::{Store, revocations, sessions};
 use crate::clock::UnixTime;
 use crate::model::{ADMIN, AccountId, Generation, Role, Username};
@@ -332,7 +333,7 @@ pub(super) fn add(connection: &Connection, new: &NewAccount) -> rusqlite::Result
 
 /// Runs `change`, which returns the account's id and its new generation, and revokes what is below that.
 fn raise(
-    connection: &Connection,
+    connection: &WriteConnection,
     username: &Username,
     change: &str,
     values: &[&dyn ToSql],

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
+use super::transaction::WriteConnection;
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Household};
 use crate::store::attempt::{Entry, Place};
@@ -127,14 +128,9 @@ impl Store {
         judge: impl FnOnce(Tallies) -> Result<Tallies, R> + Send + 'static,
     ) -> Result<Result<Receipt, R>, Error> {
         let (name, address, at) = (attempt.name.map(str::to_owned), attempt.address, attempt.at);
-        // Nobody could take back what is counted for someone who has gone, or whose patience has ended.
-        let asker = Arc::new(());
-        let gone = Arc::downgrade(&asker);
         let debts = self.0.debts.clone();
-        let counted = self.write(move |connection| {
-            if gone.strong_count() == 0 {
-                return Err(rusqlite::Error::QueryReturnedNoRows);
-            }
+        // What is counted for a caller that has gone, or has waited for too long, could not be taken back.
+        let counted = self.write_if_wanted(move |connection| {
             let owed = debts.draw();
             owed.iter().try_for_each(|owed| owed.write(connection))?;
             let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
@@ -177,7 +173,7 @@ impl Store {
         (at, expires): (UnixTime, UnixTime),
         receipt: Option<Receipt>,
     ) {
-        let remember = move |connection: &Connection, way: &Return| {
+        let remember = move |connection: &WriteConnection, way: &Return| {
             way.write(connection)?;
             let values = params![account.0, address.bytes(), expires.millis()];
             connection.prepare_cached(REMEMBER)?.execute(values)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::clock;
@@ -19,12 +20,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_ID: i64 = 0x504f_5254;
 
 /// The schema's steps, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_sessions.sql"),
     include_str!("../migrations/0003_keys.sql"),
     include_str!("../migrations/0004_attempts.sql"),
     include_str!("../migrations/0005_import.sql"),
+    include_str!("../migrations/0006_store.sql"),
 ];
 
 /// The newest schema of this program.
@@ -43,6 +45,9 @@ const SETTINGS: &str = "
     PRAGMA journal_size_limit = 67108864;
 ";
 
+/// What means something else in the path of a URI.
+const URI_PATH: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+
 /// Makes an empty file that only its owner may read, when there is none, and returns its absolute path.
 ///
 /// An existing file is never opened here: closing it would drop the locks that SQLite holds on it in this process.
@@ -58,8 +63,8 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(failed)
 }
 
-/// The first connection of a process: checks whose file it is, and brings its schema up to date.
-pub(super) fn prepare(path: &Path) -> Result<Connection, Error> {
+/// The first connection of a process: checks whose file it is, and brings its schema up to date. Whether it was empty.
+pub(super) fn prepare(path: &Path) -> Result<(Connection, bool), Error> {
     let connection = connect(path)?;
     let explain = |error| classify(error, path);
     // Before anything is written: another program's database must stay as it is.
@@ -73,8 +78,10 @@ pub(super) fn prepare(path: &Path) -> Result<Connection, Error> {
         // Another process may have been faster.
         let version = identify(&connection, path)?;
         migrate(&connection, version).map_err(explain)?;
+        // The id of the store is compared with what stands in the main file; another process may keep this from working.
+        drop(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
     }
-    Ok(connection)
+    Ok((connection, version == 0))
 }
 
 /// A further connection to a prepared file.
@@ -92,6 +99,11 @@ pub(super) fn reopen_for_reading(path: &Path) -> Result<Connection, Error> {
     let connection = reopen(path)?;
     connection.execute_batch("PRAGMA query_only = ON").map_err(|error| classify(error, path))?;
     Ok(connection)
+}
+
+/// A path as it stands in a `file:` URI.
+pub(super) fn uri_path(path: &Path) -> impl std::fmt::Display + '_ {
+    percent_encode(path.as_os_str().as_encoded_bytes(), URI_PATH)
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {

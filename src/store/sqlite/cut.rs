@@ -2,8 +2,9 @@
 //! `iat`. So an account that is older than the moment is given a new generation, which ends its later tokens too; a younger
 //! one has only tokens of other programs to lose.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::transaction::WriteConnection;
 use super::{Store, revocations};
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, Username};
@@ -61,7 +62,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Subject> {
     })
 }
 
-fn end(connection: &Connection, subject: &Subject, cut: Cut) -> rusqlite::Result<()> {
+fn end(connection: &WriteConnection, subject: &Subject, cut: Cut) -> rusqlite::Result<()> {
     let key = Key::subject(None, &subject.name);
     let done = |known: &Revocation| {
         known.at >= cut.before && known.generation == subject.generation && known.keep_until >= cut.before + cut.life

@@ -42,7 +42,7 @@ impl Store {
     /// The store's.
     pub async fn load_keys(&self) -> Result<KeyList, Error> {
         let rows: Vec<(SigningKey, bool)> =
-            self.seek(|connection| connection.prepare_cached(ALL)?.query_map([], read_key)?.collect()).await?;
+            self.feed(|connection| connection.prepare_cached(ALL)?.query_map([], read_key)?.collect()).await?;
         let mut list = KeyList::default();
         for (key, sealed) in rows {
             match self.open_key(key, sealed) {

@@ -1,11 +1,9 @@
 //! Revocations: written once, read in the order of their commits, purged when no token can be alive that they end.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::transaction::WriteConnection;
 use super::{Store, attempts};
 use crate::clock::UnixTime;
 use crate::model::Generation;
@@ -57,23 +55,8 @@ impl Store {
     /// The store's.
     pub async fn revocations_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Revocation)>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.list(move |connection| {
+        self.feed(move |connection| {
             connection.prepare_cached(AFTER)?.query_map([seq, limit], read_revocation)?.collect()
-        })
-        .await
-    }
-
-    /// A number that changes with every commit, of this process or another. Only comparing it with an earlier one of
-    /// the same `Store` means something.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn data_version(&self) -> Result<i64, Error> {
-        let openings = Arc::clone(&self.0.openings);
-        self.seek(move |connection| {
-            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-            // SQLite counts anew for each connection.
-            Ok((openings.load(Ordering::Relaxed) << 40) + version)
         })
         .await
     }
@@ -96,16 +79,21 @@ impl Store {
     }
 }
 
-/// Adds one, or joins it with the one of its key.
-pub(super) fn add(connection: &Connection, new: &Revocation) -> rusqlite::Result<()> {
-    let found = find_row(connection, new.key)?;
-    let Some((seq, old)) = found else { return insert(connection, new) };
+/// Adds one, or joins it with the one of its key. What stands then is noted, also where nothing had to be written: it may
+/// be of another process, and not in this one's memory yet.
+pub(super) fn add(connection: &WriteConnection, new: &Revocation) -> rusqlite::Result<()> {
+    let Some((seq, old)) = find_row(connection, new.key)? else {
+        insert(connection, new)?;
+        connection.note(new);
+        return Ok(());
+    };
     let joined = join(&old, new);
     if joined != old {
         // Readers find it only by a new number.
         connection.prepare_cached(REMOVE)?.execute([seq])?;
         insert(connection, &joined)?;
     }
+    connection.note(&joined);
     Ok(())
 }
 

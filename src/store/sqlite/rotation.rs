@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::transaction::WriteConnection;
 use super::{Store, revocations, sessions};
 use crate::clock::UnixTime;
 use crate::model::{SessionId, TokenId};
@@ -76,7 +77,7 @@ impl Store {
 
 /// One refresh, within the writer's transaction.
 struct Refresh<'a> {
-    connection: &'a Connection,
+    connection: &'a WriteConnection,
     session: &'a SessionId,
     /// Of the session.
     key: Key,

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::transaction::WriteConnection;
 use super::{Store, revocations};
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, SessionId};
@@ -76,9 +77,8 @@ impl Store {
         .await
     }
 
-    /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that nobody
-    /// remembers: it is revoked until `otherwise`, where that is given. The revocation that stands then, which the caller may
-    /// not have heard of yet; `None`, and nothing done, when there was nothing to end.
+    /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that the store does
+    /// not remember: it is revoked until `otherwise`. The revocation that stands then.
     ///
     /// # Errors
     /// The store's.
@@ -86,20 +86,20 @@ impl Store {
         &self,
         session: &SessionId,
         at: UnixTime,
-        otherwise: Option<UnixTime>,
-    ) -> Result<Option<Revocation>, Error> {
+        otherwise: UnixTime,
+    ) -> Result<Revocation, Error> {
         let session = session.clone();
         self.write(move |connection| {
             if let Some(revocation) = end(connection, &session, at)? {
-                return Ok(Some(revocation));
+                return Ok(revocation);
             }
             if let Some(known) = revocations::find(connection, Key::session(None, session.as_str()))? {
-                return Ok(Some(known));
+                connection.note(&known);
+                return Ok(known);
             }
-            let Some(keep_until) = otherwise else { return Ok(None) };
-            let revocation = end_of_session(&session, at, keep_until);
+            let revocation = end_of_session(&session, at, otherwise);
             revocations::add(connection, &revocation)?;
-            Ok(Some(revocation))
+            Ok(revocation)
         })
         .await
     }
@@ -149,14 +149,19 @@ pub(super) fn open(
     Ok(added == 1)
 }
 
-/// Ends a session that is known: its row goes, and its tokens are revoked for as long as the last of them lives.
-pub(super) fn end(connection: &Connection, session: &SessionId, at: UnixTime) -> rusqlite::Result<Option<Revocation>> {
+/// Ends a session that is known: its row goes, and its tokens are revoked for as long as the last of them lives; longer
+/// where it seems to have expired, because the clock may be wrong.
+pub(super) fn end(
+    connection: &WriteConnection,
+    session: &SessionId,
+    at: UnixTime,
+) -> rusqlite::Result<Option<Revocation>> {
     let expires = connection
         .prepare_cached(END)?
         .query_row([session.as_str()], |row| row.get(0).map(UnixTime::from_millis))
         .optional()?;
     let Some(expires) = expires else { return Ok(None) };
-    let revocation = end_of_session(session, at, expires + RETENTION);
+    let revocation = end_of_session(session, at, expires.max(at) + RETENTION);
     revocations::add(connection, &revocation)?;
     Ok(Some(revocation))
 }

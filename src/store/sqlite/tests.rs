@@ -167,25 +167,36 @@ async fn a_damaged_file_is_an_error_of_its_readers() {
     let store = open(&path);
     store.revoke((0..2000).map(|number| token(&number.to_string())).collect()).await.unwrap();
     store.close();
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[4096..].fill(0xaa);
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'account'";
+    let root: usize = Connection::open(&path).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
+    let sound = fs::read(&path).unwrap();
+    let mut bytes = sound.clone();
+    bytes[4096 * (root - 1)..4096 * root].fill(0xaa);
     fs::write(&path, bytes).unwrap();
     let store = open(&path);
     for _ in 0..2 {
         let error = store.find_account(&name("alice")).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-        let error = store.revoke(vec![token("x")]).await.unwrap_err();
+        let error = store.register(newcomer("alice"), None).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(!store.is_writable());
+        store.revoke(vec![token("x")]).await.unwrap();
     }
+    store.close();
+    let mut bytes = sound;
+    bytes[4096..].fill(0xaa);
+    fs::write(&path, bytes).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, Error::Corrupt { .. }), "revocations that cannot be read are not none: {error}");
 }
 
 #[tokio::test]
 async fn two_processes_share_a_file() {
     let (_folder, path) = folder();
     let (one, two) = (open(&path), open(&path));
-    let version = one.data_version().await.unwrap();
+    let version = one.look().await.unwrap();
     two.revoke(vec![token("a")]).await.unwrap();
-    assert_ne!(one.data_version().await.unwrap(), version);
+    assert_ne!(one.look().await.unwrap(), version);
     assert!(has(&one, "a").await);
     let key = |kid: &str| crate::store::SigningKey {
         kid: kid.into(),

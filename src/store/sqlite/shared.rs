@@ -1,0 +1,162 @@
+//! What the threads of one store share: the file, the state of its health, and how connections are opened.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::connection;
+use super::file::{DatabaseFile, Mark};
+use super::health::Health;
+use super::transaction::WriteConnection;
+use crate::store::{Error, Revocation};
+
+/// How long a thread that has closed its connection waits for the others.
+const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Takes revocations that were committed into memory.
+type Listener = Box<dyn Fn(&[Revocation]) + Send + Sync>;
+
+/// See the module.
+pub(super) struct Shared {
+    file: DatabaseFile,
+    health: Health,
+    /// How many connections were opened: SQLite's data version means something on one connection only.
+    openings: AtomicI64,
+    listener: OnceLock<Listener>,
+}
+
+impl Shared {
+    pub fn new(file: DatabaseFile) -> Arc<Self> {
+        let (openings, listener) = (AtomicI64::new(0), OnceLock::new());
+        Arc::new(Self { file, health: Health::default(), openings, listener })
+    }
+
+    pub fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// How many connections were opened so far.
+    pub fn openings(&self) -> i64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
+    /// Who is given what was committed. The first one stays.
+    pub fn listen(&self, listener: Listener) {
+        drop(self.listener.set(listener));
+    }
+
+    /// Tells the listener. To be called by the writer after the commit, and before the callers are answered.
+    pub fn tell(&self, committed: &[Revocation]) {
+        if let Some(listener) = self.listener.get().filter(|_| !committed.is_empty()) {
+            listener(committed);
+        }
+    }
+
+    /// The first connection: it brings the schema up to date, and tells whether the store was empty.
+    pub fn prepare(self: &Arc<Self>) -> Result<(Handle<WriteConnection>, bool), Error> {
+        let mut empty = false;
+        let handle = self.open(|path| {
+            let (connection, made) = connection::prepare(path)?;
+            empty = made;
+            Ok(WriteConnection::new(connection))
+        })?;
+        let mark = Mark::read(&handle).map_err(|error| connection::classify(error, self.file.path()))?;
+        self.file.note(mark)?;
+        self.file.check()?;
+        Ok((handle, empty))
+    }
+
+    /// A connection for reading.
+    pub fn open_for_reading(self: &Arc<Self>) -> Result<Handle<Connection>, Error> {
+        self.open(connection::reopen_for_reading)
+    }
+
+    /// A connection for the writer.
+    pub fn open_for_writing(self: &Arc<Self>) -> Result<Handle<WriteConnection>, Error> {
+        self.open(|path| connection::reopen(path).map(WriteConnection::new))
+    }
+
+    fn open<C>(self: &Arc<Self>, open: impl FnOnce(&std::path::Path) -> Result<C, Error>) -> Result<Handle<C>, Error> {
+        let registration = Registration::new(self);
+        self.openings.fetch_add(1, Ordering::Relaxed);
+        match open(self.file.path()) {
+            Ok(connection) => Ok(Handle { connection, registration }),
+            // That the file is gone says more than that it cannot be opened.
+            Err(error) => Err(self.file.check().err().unwrap_or(error)),
+        }
+    }
+}
+
+/// Counts a connection for as long as it is open: while there is none, another process may remove the log.
+struct Registration {
+    shared: Arc<Shared>,
+    epoch: u64,
+}
+
+impl Registration {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), epoch: shared.file.register() }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shared.file.release(self.epoch);
+    }
+}
+
+/// An open connection. The fields are dropped in their order: it is closed before it is no longer counted.
+pub(super) struct Handle<C> {
+    connection: C,
+    registration: Registration,
+}
+
+impl<C> Handle<C> {
+    /// Whether it is of the database file that counts at present.
+    pub fn is_current(&self) -> bool {
+        self.registration.epoch == self.registration.shared.file.epoch()
+    }
+}
+
+impl<C> Deref for Handle<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.connection
+    }
+}
+
+/// Where the threads of a store meet when all of them have closed their connections. What SQLite keeps of a file for the
+/// whole process, such as whether its shared memory can be written, is made anew only then.
+pub(super) struct Rendezvous {
+    missing: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Rendezvous {
+    /// For so many threads.
+    pub fn of(threads: usize) -> Arc<Self> {
+        Arc::new(Self { missing: Mutex::new(threads), changed: Condvar::new() })
+    }
+
+    /// Waits for the other threads, but not for long: one may be busy.
+    pub fn meet(&self) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        *missing = missing.saturating_sub(1);
+        self.changed.notify_all();
+        drop(self.changed.wait_timeout_while(missing, RENDEZVOUS_TIMEOUT, |missing| *missing > 0));
+    }
+
+    /// Ends the wait of those that came: another will not come.
+    pub fn cancel(&self) {
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        self.changed.notify_all();
+    }
+}

@@ -157,29 +157,51 @@ impl Accounts {
     pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
         let (address, at) = (applicant.address, applicant.at);
         let username = self.check_rules(applicant.username, &applicant.password)?;
-        let Some(address) = address else { return self.enrol(username, applicant).await };
-        let admission = self.guard.admit(Try { name: None, address, at }).await?;
-        let enrolled = self.enrol(username, applicant).await;
-        match &enrolled {
-            Ok(account) => {
-                admission.stand();
-                self.guard.welcome(account.id, (address, at), None);
+        let admission = match address {
+            Some(address) => Some(self.guard.admit(Try { name: None, address, at }).await?),
+            None => None,
+        };
+        let session = applicant.session.clone();
+        let account = match self.prepare(username, applicant).await {
+            Ok(account) => account,
+            Err(error) => {
+                // With any other error it came to nothing, and does not count.
+                if let (Some(admission), Error::Taken(_)) = (admission, &error) {
+                    admission.stand();
+                }
+                return Err(error);
             }
-            Err(Error::Taken(_)) => admission.stand(),
-            // It came to nothing through no fault of his.
-            Err(_) => drop(admission),
-        }
-        enrolled
+        };
+        // In a task, which goes on when the client hangs up: what is committed counts.
+        let accounts = self.clone();
+        let created = tokio::spawn(async move {
+            let created = accounts.create(account, session).await;
+            match (&created, admission, address) {
+                (Ok(account), Some(admission), Some(address)) => {
+                    admission.stand();
+                    accounts.guard.welcome(account.id, (address, at), None);
+                }
+                (Err(Error::Taken(_)), Some(admission), _) => admission.stand(),
+                (_, admission, _) => drop(admission),
+            }
+            created
+        });
+        created.await.unwrap_or(Err(Error::Hash(HashError::Ended)))
     }
 
-    async fn enrol(&self, username: Username, applicant: Applicant<'_>) -> Result<Account, Error> {
-        let Applicant { password, roles, session, address, at, .. } = applicant;
+    /// The account, with its hash, that is to be made.
+    async fn prepare(&self, username: Username, applicant: Applicant<'_>) -> Result<NewAccount, Error> {
+        let Applicant { password, roles, address, at, .. } = applicant;
         // A look before the hash: a taken name should not cost 13 ms. The insert decides.
         if self.store.find_account(&username).await?.is_some() {
             return Err(Error::Taken(username));
         }
         let hash = self.hasher_for(address).hash(password).await.inspect_err(|error| self.guard.note(error))?;
-        let account = NewAccount { username: username.clone(), hash, roles, at };
+        Ok(NewAccount { username, hash, roles, at })
+    }
+
+    async fn create(&self, account: NewAccount, session: Option<NewSession>) -> Result<Account, Error> {
+        let username = account.username.clone();
         match self.store.register(account, session).await? {
             Registered::Created(account) => Ok(account),
             Registered::Taken => Err(Error::Taken(username)),

@@ -142,6 +142,12 @@ impl Blocklist {
         group.entries.get(index).copied()
     }
 
+    /// Whether there is an entry of that key.
+    #[cfg(test)]
+    pub fn has(&self, key: &Key) -> bool {
+        self.find(key).is_some()
+    }
+
     /// For how long an entry must stay beyond its time: until the clocks have agreed for an hour.
     fn grace(&self, now: Now) -> Duration {
         STEADY_TIME.saturating_sub(self.steadiness.lasts(now.monotonic))

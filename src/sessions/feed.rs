@@ -26,7 +26,7 @@ const PURGE_PAUSE: Duration = Duration::from_millis(20);
 /// Rows purged at once: few, because logouts wait meanwhile.
 const PURGE_BATCH: usize = 1000;
 
-/// Rows read at once.
+/// Rows read at once: 5 MB.
 const PAGE: usize = 100_000;
 
 /// Between two looks whether the store can be written.
@@ -107,6 +107,8 @@ pub struct Feed {
     cursor: i64,
     /// As of the last look that was followed by a read.
     version: Version,
+    /// Rows read at once.
+    page: usize,
 }
 
 impl Feed {
@@ -119,7 +121,7 @@ impl Feed {
         let (blocklist, freshness) = (Blocklist::empty(Now::read()), Freshness::new(settings));
         let memory = blocklist.clone();
         store.listen(move |committed| memory.extend(committed.iter().map(Entry::of).collect(), Now::read()));
-        let mut feed = Self { store, blocklist, keyring, freshness, cursor: 0, version };
+        let mut feed = Self { store, blocklist, keyring, freshness, cursor: 0, version, page: PAGE };
         feed.read().await?;
         feed.freshness.hear();
         feed.blocklist.maintain();
@@ -139,9 +141,9 @@ impl Feed {
     /// Takes in what came after the cursor.
     async fn read(&mut self) -> Result<(), Error> {
         loop {
-            let page = self.store.revocations_after(self.cursor, PAGE).await?;
+            let page = self.store.revocations_after(self.cursor, self.page).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
-            let (last, is_last_page) = (*last, page.len() < PAGE);
+            let (last, is_last_page) = (*last, page.len() < self.page);
             self.blocklist.extend(page.iter().map(|(_, revocation)| Entry::of(revocation)).collect(), Now::read());
             self.cursor = self.cursor.max(last);
             if is_last_page {
@@ -203,12 +205,12 @@ impl Feed {
                     self.freshness.hear();
                     looked = if look { now } else { looked };
                     if reminded.take().is_some() {
-                        tracing::info!("the store answers again");
+                        tracing::info!("the store can be read again");
                     }
                 }
                 Some(error) if reminded.is_none_or(|at| now.duration_since(at) >= REMINDER) => {
                     reminded = Some(now);
-                    tracing::error!(error, "the store does not answer: revocations of others are not heard");
+                    tracing::error!(error, "the store cannot be read: revocations by other processes are not seen");
                 }
                 Some(_) => {}
             }
@@ -246,3 +248,6 @@ async fn watch_writes(store: &Store) {
         store.try_writing(clock::monotonic()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,6 +230,12 @@ impl Keyring {
         Ok(())
     }
 
+    /// Whether a key of that name was read.
+    #[cfg(test)]
+    pub(super) async fn knows(&self, kid: &str) -> bool {
+        self.0.source.lock().await.states.iter().any(|(known, _)| known == kid)
+    }
+
     /// Whether there is a key to sign with.
     pub fn signs(&self) -> bool {
         self.0.trust.load().ring.signs()

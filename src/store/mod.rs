@@ -23,6 +23,8 @@ pub use revocation::{Key, Kind, Revocation};
 pub use session::{
     Cleared, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
 };
+#[cfg(test)]
+pub(crate) use sqlite::Injected;
 pub use sqlite::{Store, Version};
 
 /// An account as it is stored.
@@ -346,4 +348,4 @@ impl Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

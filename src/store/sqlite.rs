@@ -5,6 +5,8 @@
 mod connection;
 mod file;
 mod health;
+#[cfg(test)]
+mod injection;
 mod transaction;
 mod shared;
 mod worker;
@@ -30,18 +32,21 @@ use crate::config::{self, StoreLocation};
 use crate::store::seal::Seal;
 use crate::store::{Error, Revocation};
 use attempts::Debts;
-use file::{DatabaseFile, Mark};
+use file::{DatabaseFile, Found, Mark};
 use shared::{Rendezvous, Shared};
 use transaction::WriteConnection;
 use worker::{Abandoned, Worker};
 
 pub(super) use connection::without_sql;
+#[cfg(test)]
+pub(crate) use injection::Injected;
 
 /// Without another write for this long, one is tried, so that a fault is seen before a login meets it.
 const IDLE_WRITE: Duration = Duration::from_secs(60);
 
-/// What a trial writes: nothing new.
-const TRIAL: &str = "UPDATE meta SET value = value WHERE name = 'longest_lifetime_ms'";
+/// What a trial writes. A row that stays the same would not be written.
+const TRIAL: &str = "INSERT INTO meta (name, value) VALUES ('write_trials', 1)
+    ON CONFLICT (name) DO UPDATE SET value = value + 1";
 
 /// A handle on the store; clones share it. Its functions may be called from any runtime.
 #[derive(Clone)]
@@ -119,7 +124,10 @@ impl Store {
         let shared = Arc::clone(&self.0.shared);
         let look = move |connection: Result<&Connection, Error>| {
             let connection = connection?;
-            shared.file().check()?;
+            if shared.file().check()? == Found::Copy {
+                // The next read is of the copy; no change has this number.
+                return Ok(Version { epoch: shared.file().epoch(), change: -1 });
+            }
             let explain = |error| connection::classify(error, shared.file().path());
             let change: i64 = connection
                 .prepare_cached("PRAGMA data_version")
@@ -227,6 +235,18 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         self.0.lister.ask(Abandoned::Skip, work).await
+    }
+
+    /// Lets something happen to the job that is asked for after so many others.
+    #[cfg(test)]
+    pub(crate) fn inject(&self, next: Option<(usize, Injected)>) {
+        self.0.shared.injection().set(next);
+    }
+
+    /// Whether that has happened.
+    #[cfg(test)]
+    pub(crate) fn has_injected(&self) -> bool {
+        self.0.shared.injection().has_happened()
     }
 
     /// Runs a statement on the writer's connection: lets a test fill or bar the database.

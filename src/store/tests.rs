@@ -24,7 +24,7 @@ async fn on_each_store(test: impl AsyncFn(&Store)) {
 }
 
 /// The configuration of an embedded store.
-pub(super) fn sqlite(path: &std::path::Path) -> config::Store {
+pub(crate) fn sqlite(path: &std::path::Path) -> config::Store {
     config::Store {
         location: StoreLocation::Sqlite(path.into()),
         max_stale: Duration::from_secs(30),
@@ -33,7 +33,7 @@ pub(super) fn sqlite(path: &std::path::Path) -> config::Store {
     }
 }
 
-pub(super) fn name(text: &str) -> Username {
+pub(crate) fn name(text: &str) -> Username {
     Username::parse(text).unwrap()
 }
 
@@ -41,11 +41,11 @@ fn roles(names: &[&str]) -> Vec<Role> {
     names.iter().map(|name| Role::parse(name).unwrap()).collect()
 }
 
-pub(super) fn newcomer(username: &str) -> NewAccount {
+pub(crate) fn newcomer(username: &str) -> NewAccount {
     NewAccount { username: name(username), hash: Secret::new("$argon2id$x"), roles: vec![], at: AT }
 }
 
-pub(super) fn session(id: &str) -> NewSession {
+pub(crate) fn session(id: &str) -> NewSession {
     NewSession {
         id: SessionId::new(id),
         at: AT,
@@ -55,14 +55,14 @@ pub(super) fn session(id: &str) -> NewSession {
     }
 }
 
-pub(super) async fn registered(store: &Store, username: &str) -> Account {
+pub(crate) async fn registered(store: &Store, username: &str) -> Account {
     match store.register(newcomer(username), None).await.unwrap() {
         Registered::Created(account) => account,
         Registered::Taken => panic!("{username} is taken"),
     }
 }
 
-pub(super) fn token(jti: &str) -> Revocation {
+pub(crate) fn token(jti: &str) -> Revocation {
     Revocation {
         key: Key::token(None, jti),
         kind: Kind::Token,
@@ -72,7 +72,7 @@ pub(super) fn token(jti: &str) -> Revocation {
     }
 }
 
-fn by(account: AccountId, generation: Generation) -> Use {
+pub(crate) fn by(account: AccountId, generation: Generation) -> Use {
     Use { token: Key::token(None, "refresh"), account, generation, at: AT, expires: AT + HOUR }
 }
 

@@ -66,7 +66,7 @@ fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// Where a file lies. `None` beyond this: not known, or not there.
+/// Where a file lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     device: u64,
@@ -95,6 +95,15 @@ impl Stamp {
     }
 }
 
+/// What stands at the path of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The file that connections were opened to.
+    Same,
+    /// A copy of its present state, to which connections are to be opened now.
+    Copy,
+}
+
 /// See the module.
 pub(super) struct DatabaseFile {
     path: PathBuf,
@@ -108,6 +117,7 @@ pub(super) struct DatabaseFile {
 
 struct State {
     stamp: Option<Stamp>,
+    /// `None`: not known yet.
     companions: [Option<Place>; 2],
     /// Connections of the present epoch that are open.
     connections: usize,
@@ -116,6 +126,19 @@ struct State {
     /// The newest that was seen in the main file.
     main: Option<Mark>,
     fault: Option<Error>,
+    /// What connections see is another store, or an older state.
+    mark_fault: Option<Error>,
+}
+
+impl State {
+    /// Whether a main file with this mark may be the one that was seen last. It has none before the first checkpoint.
+    fn is_continued_by(&self, main: Option<Mark>) -> bool {
+        match (main, self.main) {
+            (Some(main), Some(known)) => main.continues(&known),
+            (Some(main), None) => self.mark.is_none_or(|mark| mark.id == main.id),
+            (None, known) => known.is_none(),
+        }
+    }
 }
 
 impl DatabaseFile {
@@ -133,6 +156,7 @@ impl DatabaseFile {
             mark: None,
             main: None,
             fault: None,
+            mark_fault: None,
         };
         Self { path, companions, state: Mutex::new(state), faulty: AtomicBool::new(false), epoch: AtomicU64::new(0) }
     }
@@ -180,33 +204,34 @@ impl DatabaseFile {
     /// [`Error::Replaced`] when that is another store, or an older state of this one.
     pub fn note(&self, mark: Mark) -> Result<(), Error> {
         let mut state = self.state();
-        if state.mark.as_ref().is_some_and(|known| !mark.continues(known)) {
-            let error = self.replaced("it holds another store, or an older state of this one");
-            return self.settle(&mut state, Err(error));
+        let lost = state.mark.is_some_and(|known| !mark.continues(&known));
+        state.mark_fault = lost.then(|| self.replaced("it holds another store, or an older state of this one"));
+        if !lost {
+            state.mark = Some(mark);
         }
-        state.mark = Some(mark);
-        Ok(())
+        let verdict = state.mark_fault.clone().map_or(Ok(()), Err);
+        self.settle(&mut state, verdict)
     }
 
     /// Whether the path leads to the file that the connections have open, and the store is still in it. To be called by
     /// a thread with an open connection, or where none can be opened. Costs three `stat` calls when nothing has changed.
     ///
     /// # Errors
-    /// [`Error::Gone`], [`Error::Replaced`]; [`Error::Busy`] when a copy of the present state has taken the place of the
-    /// file, to which connections are to be opened now.
-    pub fn check(&self) -> Result<(), Error> {
+    /// [`Error::Gone`], [`Error::Replaced`].
+    pub fn check(&self) -> Result<Found, Error> {
         let mut state = self.state();
-        let verdict = self.judge(&mut state);
+        let found = self.judge(&mut state);
+        let verdict = found.and_then(|found| state.mark_fault.clone().map_or(Ok(found), Err));
         self.settle(&mut state, verdict)
     }
 
-    fn settle(&self, state: &mut State, verdict: Result<(), Error>) -> Result<(), Error> {
-        state.fault = verdict.as_ref().err().filter(|error| error.is_of_file()).cloned();
+    fn settle<T>(&self, state: &mut State, verdict: Result<T, Error>) -> Result<T, Error> {
+        state.fault = verdict.as_ref().err().cloned();
         self.faulty.store(state.fault.is_some(), Ordering::Relaxed);
         verdict
     }
 
-    fn judge(&self, state: &mut State) -> Result<(), Error> {
+    fn judge(&self, state: &mut State) -> Result<Found, Error> {
         let Some(seen) = Stamp::read(&self.path) else { return Err(Error::Gone { path: self.path.clone() }) };
         if state.stamp.is_some_and(|known| known.place != seen.place) {
             return self.judge_other(state, seen);
@@ -218,44 +243,36 @@ impl DatabaseFile {
             }
             *known = found;
         }
-        // Another time without another content, such as after a checkpoint, is what most changes are.
-        if state.stamp != Some(seen) || state.fault.is_some() {
+        // Most changes are checkpoints, which continue what was there.
+        if state.stamp != Some(seen) || state.main.is_none() || state.fault.is_some() {
             let main = Mark::read_main(&self.path);
-            if let Some(known) = &state.main
-                && !main.is_some_and(|main| main.continues(known))
-            {
+            if !state.is_continued_by(main) {
                 return Err(self.replaced("it was overwritten by another store, or by an older state of this one"));
             }
-            state.main = main.or(state.main);
+            state.main = main;
             state.stamp = Some(seen);
         }
-        Ok(())
+        Ok(Found::Same)
     }
 
     /// Another file stands at the path. A copy of the present state may take the place of the old one.
-    fn judge_other(&self, state: &mut State, seen: Stamp) -> Result<(), Error> {
-        let continues = |mark: Option<Mark>, known: Option<Mark>| match (mark, known) {
-            (Some(mark), Some(known)) => mark.continues(&known),
-            (_, None) => true,
-            (None, Some(_)) => false,
-        };
+    fn judge_other(&self, state: &mut State, seen: Stamp) -> Result<Found, Error> {
         let main = Mark::read_main(&self.path);
-        let same = continues(main, state.main) && {
+        let is_copy = state.is_continued_by(main) && {
             let whole = connection::reopen_for_reading(&self.path).ok().and_then(|open| Mark::read(&open).ok());
-            whole.is_some() && continues(whole, state.mark)
+            whole.is_some_and(|whole| state.mark.is_some_and(|known| whole.continues(&known)))
         };
-        if !same {
-            return Err(
-                self.replaced("another file was put in its place, with another store or an older state of this one")
-            );
+        if !is_copy {
+            return Err(self.replaced("another store, or an older state of this one, was put in its place"));
         }
         tracing::warn!(path = %self.path.display(), "a copy of the database has taken its place; the gateway goes on with it");
         state.stamp = Some(seen);
         state.main = main;
+        state.mark_fault = None;
         state.companions = [None, None];
         state.connections = 0;
         self.epoch.fetch_add(1, Ordering::Release);
-        Err(Error::Busy)
+        Ok(Found::Copy)
     }
 
     fn replaced(&self, how: &'static str) -> Error {

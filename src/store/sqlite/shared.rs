@@ -10,6 +10,8 @@ use rusqlite::Connection;
 use super::connection;
 use super::file::{DatabaseFile, Mark};
 use super::health::Health;
+#[cfg(test)]
+use super::injection::Injection;
 use super::transaction::WriteConnection;
 use crate::store::{Error, Revocation};
 
@@ -26,12 +28,25 @@ pub(super) struct Shared {
     /// How many connections were opened: SQLite's data version means something on one connection only.
     openings: AtomicI64,
     listener: OnceLock<Listener>,
+    #[cfg(test)]
+    injection: Injection,
 }
 
 impl Shared {
     pub fn new(file: DatabaseFile) -> Arc<Self> {
-        let (openings, listener) = (AtomicI64::new(0), OnceLock::new());
-        Arc::new(Self { file, health: Health::default(), openings, listener })
+        Arc::new(Self {
+            file,
+            health: Health::default(),
+            openings: AtomicI64::new(0),
+            listener: OnceLock::new(),
+            #[cfg(test)]
+            injection: Injection::default(),
+        })
+    }
+
+    #[cfg(test)]
+    pub fn injection(&self) -> &Injection {
+        &self.injection
     }
 
     pub fn file(&self) -> &DatabaseFile {

@@ -165,19 +165,20 @@ async fn sessions_of_the_first_schema_go_on() {
 async fn a_damaged_file_is_an_error_of_its_readers() {
     let (_folder, path) = folder();
     let store = open(&path);
+    registered(&store, "alice").await;
     store.revoke((0..2000).map(|number| token(&number.to_string())).collect()).await.unwrap();
     store.close();
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'account'";
-    let root: usize = Connection::open(&path).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
+    let root: u32 = Connection::open(&path).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
     let sound = fs::read(&path).unwrap();
     let mut bytes = sound.clone();
-    bytes[4096 * (root - 1)..4096 * root].fill(0xaa);
+    bytes[4096 * (root as usize - 1)..4096 * root as usize].fill(0xaa);
     fs::write(&path, bytes).unwrap();
     let store = open(&path);
     for _ in 0..2 {
         let error = store.find_account(&name("alice")).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-        let error = store.register(newcomer("alice"), None).await.unwrap_err();
+        let error = store.register(newcomer("bob"), None).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert!(!store.is_writable());
         store.revoke(vec![token("x")]).await.unwrap();

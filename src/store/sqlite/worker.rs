@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+#[cfg(test)]
+use super::injection::Injected;
 use super::shared::{Rendezvous, Shared};
 use crate::store::Error;
 use crate::store::sqlite::connection::classify;
@@ -100,11 +102,22 @@ impl<C: 'static> Worker<C> {
         work: impl FnOnce(Result<&C, Error>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, receiver) = oneshot::channel();
+        #[cfg(test)]
+        let (shared, injected) = (Arc::clone(&self.shared), self.shared.injection().next());
         let job = Box::new(move |connection: Result<&C, Error>| {
             if abandoned == Abandoned::Skip && sender.is_closed() {
                 return Outcome::skipped();
             }
+            #[cfg(test)]
+            let connection = if injected == Some(Injected::FailBefore) { Err(Error::Busy) } else { connection };
             let result = work(connection);
+            #[cfg(test)]
+            let result = if injected == Some(Injected::FailAfter) { Err(Error::Busy) } else { result };
+            #[cfg(test)]
+            if injected == Some(Injected::Stall) {
+                let error = result.as_ref().err().cloned();
+                return Outcome { error, answer: Box::new(move |_| shared.injection().keep((sender, result))) };
+            }
             let error = result.as_ref().err().cloned();
             let answer = Box::new(move |undone: Option<Error>| {
                 // A caller that has gone needs no answer.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::connection::classify;
+use super::file::Found;
 use super::shared::{Handle, Rendezvous, Shared};
 use super::transaction::WriteConnection;
 use super::worker::{Job, Message, Outcome};
@@ -76,25 +77,32 @@ impl Iterator for Group<'_> {
     }
 }
 
+/// A connection to the file that the path leads to.
+fn open(shared: &Arc<Shared>, present: Option<Handle<WriteConnection>>) -> Result<Handle<WriteConnection>, Error> {
+    let connection = match present.filter(Handle::is_current) {
+        Some(open) => open,
+        None => shared.open_for_writing()?,
+    };
+    match shared.file().check()? {
+        Found::Same => Ok(connection),
+        Found::Copy => shared.open_for_writing(),
+    }
+}
+
 /// Commits a group and answers it; the connection comes back unless it is better opened anew.
 fn commit(
     shared: &Arc<Shared>,
     present: Option<Handle<WriteConnection>>,
     group: &mut Group<'_>,
 ) -> Option<Handle<WriteConnection>> {
-    let opened = match present.filter(Handle::is_current) {
-        Some(open) => Ok(open),
-        None => shared.open_for_writing(),
-    };
-    let connection = match opened {
+    let connection = match open(shared, present) {
         Ok(open) => open,
         Err(error) => {
             refuse(shared, &error, group);
             return None;
         }
     };
-    let begun = shared.file().check().and_then(|()| run_sql(shared, &connection, "BEGIN IMMEDIATE"));
-    if let Err(error) = begun {
+    if let Err(error) = run_sql(shared, &connection, "BEGIN IMMEDIATE") {
         refuse(shared, &error, group);
         return (!error.asks_for_reopening()).then_some(connection);
     }
@@ -109,13 +117,20 @@ fn commit(
     let undone = if connection.is_autocommit() {
         Some(outcomes.last().and_then(|outcome| outcome.error.clone()).unwrap_or(Error::Busy))
     } else {
-        // What was committed to a file that no path leads to is lost: it is not acknowledged.
-        run_sql(shared, &connection, "COMMIT").and_then(|()| shared.file().check()).err()
+        run_sql(shared, &connection, "COMMIT").and_then(|()| confirm(shared)).err()
     };
     if !connection.is_autocommit() {
         drop(run_sql(shared, &connection, "ROLLBACK"));
     }
     finish(shared, &connection, undone, outcomes).then_some(connection)
+}
+
+/// What was committed to a file that no path leads to is lost: it is not acknowledged.
+fn confirm(shared: &Shared) -> Result<(), Error> {
+    match shared.file().check()? {
+        Found::Same => Ok(()),
+        Found::Copy => Err(Error::Busy),
+    }
 }
 
 /// Tells memory, health and callers how a transaction ended. Whether its connection is sound.

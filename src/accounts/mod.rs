@@ -355,3 +355,6 @@ impl Accounts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::clock;
@@ -69,9 +70,7 @@ pub(super) fn prepare(path: &Path) -> Result<(Connection, bool), Error> {
     let explain = |error| classify(error, path);
     // Before anything is written: another program's database must stay as it is.
     let version = identify(&connection, path)?;
-    if enter_wal(&connection).map_err(explain)? != "wal" {
-        return Err(Error::NoWal { path: path.into() });
-    }
+    require_wal(&connection, path)?;
     connection.execute_batch(SETTINGS).map_err(explain)?;
     if version < LATEST {
         connection.execute_batch("BEGIN IMMEDIATE").map_err(explain)?;
@@ -85,12 +84,19 @@ pub(super) fn prepare(path: &Path) -> Result<(Connection, bool), Error> {
 }
 
 /// A further connection to a prepared file.
-pub(super) fn reopen(path: &Path) -> Result<Connection, Error> {
+fn reopen(path: &Path) -> Result<Connection, Error> {
     let connection = connect(path)?;
     if identify(&connection, path)? != LATEST {
         return Err(Error::Foreign { path: path.into() });
     }
     connection.execute_batch(SETTINGS).map_err(|error| classify(error, path))?;
+    Ok(connection)
+}
+
+/// Like [`reopen`], for the writer: a copy of the database may have another journal.
+pub(super) fn reopen_for_writing(path: &Path) -> Result<Connection, Error> {
+    let connection = reopen(path)?;
+    require_wal(&connection, path)?;
     Ok(connection)
 }
 
@@ -106,10 +112,20 @@ pub(super) fn uri_path(path: &Path) -> impl std::fmt::Display + '_ {
     percent_encode(path.as_os_str().as_encoded_bytes(), URI_PATH)
 }
 
+/// Writes the log into the database, and lets it be removed when the connection is closed as the last one.
+pub(super) fn tidy(connection: &Connection) {
+    // Another process that reads just now may keep it from succeeding.
+    drop(connection.execute_batch("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE);"));
+    drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false));
+}
+
 fn connect(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| classify(error, path))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| classify(error, path))?;
+    let explain = |error| classify(error, path);
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
+    // SQLite would remove the log by its path, which may lead to the log of another database meanwhile.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(explain)?;
     Ok(connection)
 }
 
@@ -133,8 +149,18 @@ fn identify(connection: &Connection, path: &Path) -> Result<i64, Error> {
     Ok(version)
 }
 
+fn require_wal(connection: &Connection, path: &Path) -> Result<(), Error> {
+    match enter_wal(connection).map_err(|error| classify(error, path))?.as_str() {
+        "wal" => Ok(()),
+        _ => Err(Error::NoWal { path: path.into() }),
+    }
+}
+
 /// Turns on write-ahead logging, and says which journal there is then. SQLite does not wait for locks here.
-#[expect(clippy::disallowed_methods, reason = "it runs once, before any request is served")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it runs at the start, and on a thread of the store where a copy has taken the place of the database"
+)]
 fn enter_wal(connection: &Connection) -> rusqlite::Result<String> {
     let deadline = clock::monotonic() + BUSY_TIMEOUT;
     loop {

@@ -255,10 +255,13 @@ impl DatabaseFile {
         Ok(Found::Same)
     }
 
-    /// Another file stands at the path. A copy of the present state may take the place of the old one.
+    /// Another file stands at the path. A copy of the present state may take the place of the old one, but not beside the
+    /// log of that: SQLite would mix the two.
     fn judge_other(&self, state: &mut State, seen: Stamp) -> Result<Found, Error> {
         let main = Mark::read_main(&self.path);
-        let is_copy = state.is_continued_by(main) && {
+        let present = self.companions.iter().map(|path| Stamp::read(path).map(|stamp| stamp.place));
+        let is_mixed = present.zip(state.companions).any(|(found, known)| known.is_some() && found == known);
+        let is_copy = !is_mixed && state.is_continued_by(main) && {
             let whole = connection::reopen_for_reading(&self.path).ok().and_then(|open| Mark::read(&open).ok());
             whole.is_some_and(|whole| state.mark.is_some_and(|known| whole.continues(&known)))
         };

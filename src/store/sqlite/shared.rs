@@ -95,7 +95,7 @@ impl Shared {
 
     /// A connection for the writer.
     pub fn open_for_writing(self: &Arc<Self>) -> Result<Handle<WriteConnection>, Error> {
-        self.open(|path| connection::reopen(path).map(WriteConnection::new))
+        self.open(|path| connection::reopen_for_writing(path).map(WriteConnection::new))
     }
 
     fn open<C>(self: &Arc<Self>, open: impl FnOnce(&std::path::Path) -> Result<C, Error>) -> Result<Handle<C>, Error> {

@@ -1,6 +1,7 @@
 //! What only an embedded store does: its file, its locks, its groups, and a process that is killed.
 
 mod faults;
+mod replacement;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::connection::classify;
+use super::connection::{classify, tidy};
 use super::file::Found;
 use super::shared::{Handle, Rendezvous, Shared};
 use super::transaction::WriteConnection;
@@ -35,9 +35,9 @@ pub(super) fn run(shared: &Arc<Shared>, first: Handle<WriteConnection>, queue: &
             Next::Stop => break,
         }
     }
-    if let Some(connection) = connection.filter(|_| shared.file().fault().is_ok()) {
-        // The next start has less to recover; another process that reads just now may keep it from succeeding.
-        drop(connection.execute_batch("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE);"));
+    // The next start has less to recover.
+    if let Ok(connection) = open(shared, connection) {
+        tidy(&connection);
     }
 }
 

@@ -1,0 +1,137 @@
+//! What happens to the database file under an open store.
+
+use super::*;
+
+/// Copies the database with its log, as a backup does.
+fn back_up(path: &Path, name: &str) -> PathBuf {
+    let target = path.with_file_name(name);
+    // One file that has everything.
+    Connection::open(path).unwrap().execute("VACUUM INTO ?1", [target.to_str().unwrap()]).unwrap();
+    target
+}
+
+/// Writes `source` into the file at `path`, whose inode stays.
+fn overwrite(source: &Path, path: &Path) {
+    let mut target = fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    target.write_all(&fs::read(source).unwrap()).unwrap();
+}
+
+fn checkpoint(path: &Path) {
+    Connection::open(path).unwrap().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+}
+
+async fn assert_broken(what: &str, store: &Store) {
+    let looked = store.look().await.unwrap_err();
+    assert!(looked.is_of_file(), "{what}: {looked}");
+    let written = store.revoke(vec![token("lost")]).await.unwrap_err();
+    assert!(written.is_of_file(), "{what}: {written}");
+    let read = store.find_account(&name("alice")).await.unwrap_err();
+    assert!(read.is_of_file(), "{what}: {read}");
+    assert!(!store.is_writable(), "{what}");
+}
+
+async fn assert_heals(what: &str, store: &Store, path: &Path, jti: &str) {
+    store.look().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    store.revoke(vec![token(jti)]).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let other = open(path);
+    assert!(has(&other, jti).await, "{what}: what was acknowledged is not in the file at the path");
+    assert!(has(&other, "before").await, "{what}");
+    assert!(!has(&other, "lost").await, "{what}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_is_noticed_and_heals_when_it_is_back() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    store.revoke(vec![token("before")]).await.unwrap();
+    let away = folder.path().join("away.db");
+    for (round, what) in ["once", "twice"].into_iter().enumerate() {
+        fs::rename(&path, &away).unwrap();
+        assert_broken(what, &store).await;
+        fs::rename(&away, &path).unwrap();
+        assert_heals(what, &store, &path, &round.to_string()).await;
+    }
+    for suffix in ["-wal", "-shm"] {
+        let companion = folder.path().join(format!("portcullis.db{suffix}"));
+        fs::rename(&companion, &away).unwrap();
+        assert_broken(suffix, &store).await;
+        fs::rename(&away, &companion).unwrap();
+        assert_heals(suffix, &store, &path, suffix).await;
+    }
+}
+
+#[tokio::test]
+async fn another_file_in_its_place_is_noticed() {
+    for copied in [false, true] {
+        let (folder, path) = folder();
+        let store = open(&path);
+        store.revoke(vec![token("before")]).await.unwrap();
+        let older = back_up(&path, "older.db");
+        store.revoke(vec![token("later")]).await.unwrap();
+        checkpoint(&path);
+        store.look().await.unwrap();
+        let other = folder.path().join("other.db");
+        open(&other).close();
+        let mine = folder.path().join("mine.db");
+        for (what, replacement) in [("older", &older), ("other", &other)] {
+            fs::copy(replacement, folder.path().join("replacement.db")).unwrap();
+            if copied {
+                fs::copy(&path, &mine).unwrap();
+                overwrite(replacement, &path);
+            } else {
+                fs::rename(&path, &mine).unwrap();
+                fs::rename(folder.path().join("replacement.db"), &path).unwrap();
+            }
+            assert_broken(&format!("{what}, copied: {copied}"), &store).await;
+            if copied {
+                overwrite(&mine, &path);
+            } else {
+                fs::rename(&mine, &path).unwrap();
+            }
+            assert_heals(&format!("{what} and back, copied: {copied}"), &store, &path, what).await;
+            checkpoint(&path);
+            store.look().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_present_state_is_gone_on_with() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    store.revoke(vec![token("before")]).await.unwrap();
+    let epoch = store.look().await.unwrap().epoch;
+    for round in ["1", "2", "3"] {
+        let copy = back_up(&path, "copy.db");
+        fs::rename(&copy, &path).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("portcullis.db{suffix}")))
+                .unwrap_or_else(|error| panic!("{round} {suffix}: {error}"));
+        }
+        assert_heals(round, &store, &path, round).await;
+    }
+    assert_eq!(store.look().await.unwrap().epoch, epoch + 3);
+    store.close();
+    assert!(has(&open(&path), "3").await);
+}
+
+#[tokio::test]
+async fn checkpoints_and_restarts_of_others_are_no_replacement() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    for round in 0..20 {
+        let other = open(&path);
+        for number in 0..20 {
+            let jti = format!("{round}.{number}");
+            let writer = if number % 2 == 0 { &store } else { &other };
+            writer.revoke(vec![token(&jti)]).await.unwrap();
+            store.look().await.unwrap();
+        }
+        checkpoint(&path);
+        store.look().await.unwrap();
+        other.close();
+        store.reopen();
+        store.look().await.unwrap();
+    }
+    assert_eq!(store.revocations_after(0, 1000).await.unwrap().len(), 400);
+}

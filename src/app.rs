@@ -55,6 +55,13 @@ pub enum Error {
     Keyring(#[from] KeyringError),
 }
 
+impl Error {
+    /// Whether the store did not answer or could not be written: the same may work later.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Keyring(KeyringError::Store(_)))
+    }
+}
+
 /// Every part, ready to serve.
 pub struct App {
     editions: watch::Sender<Arc<Edition>>,

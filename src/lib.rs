@@ -58,6 +58,14 @@
 //! - An attempt at a password counts as a failure before it is looked at, so that no two slip through at once. Whoever is
 //!   too early only for attempts under way waits for them (`accounts/unsettled`); each is settled by a task that outlives
 //!   its client.
+//! - The embedded store tells memory of a commit on the writer's thread (`store/sqlite/writer`), before the answer, and not
+//!   in the function that asked: that may be dropped at any await. The feed reads what other processes wrote, on a
+//!   connection that no client can queue on.
+//! - The database file is watched (`store/sqlite/file`): what is committed to a file that no path leads to is lost at the
+//!   next start. SQLite must not remove a log by its path then, which may lead to another database's
+//!   (`SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`).
+//! - Look-ups in the blocklist ask no clock. An entry leaves when its time is over and wall and monotonic clock have agreed
+//!   for an hour ([`clock::Steadiness`]).
 //! - Timeouts of connections have no timers: workers keep the time (`server/roster`, `upstream/alarm`) and look ten times
 //!   a second for what is overdue.
 //!
@@ -68,6 +76,8 @@
 //! - Nothing reads a clock but `clock`: times are parameters.
 //! - A proxied request touches no database, takes no lock that a login takes, and crosses no thread.
 //! - A client never sees the text of an inner error.
+//! - A revocation is on the disk before it is in memory, and in memory before it is answered.
+//! - A cursor or version moves when what it stands for has been applied, with no await in between.
 //! - A connection that carried part of an exchange which broke off is never used for another.
 
 pub mod clock;

@@ -143,7 +143,7 @@ impl Desk {
                 }
                 text(StatusCode::OK, "ready\n")
             }
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read; see the log\n"),
             "/metrics" => match self.app.metrics(self.doors.census.counts()) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
@@ -14,6 +14,7 @@ use pingora::services::Service;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, App};
+use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::explain;
 use crate::server::doors::Doors;
@@ -21,6 +22,9 @@ use crate::server::tls;
 
 /// How often files are looked at. A change counts once it has stood still for one look.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Before a reload is tried again that the store did not allow.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Where the configuration comes from, each time anew.
 pub struct Origin {
@@ -68,16 +72,18 @@ pub struct Reload {
     app: Arc<App>,
     doors: Arc<Doors>,
     watch: Watch,
+    /// When a reload is tried again although no file has changed.
+    retry: Option<Instant>,
 }
 
 impl Reload {
     /// Reloads `app` and `doors` from `origin`, whose files were `seen` at the start.
     pub fn new(origin: Origin, app: Arc<App>, doors: Arc<Doors>, seen: Look) -> Self {
-        Self { origin, app, doors, watch: Watch::new(seen) }
+        Self { origin, app, doors, watch: Watch::new(seen), retry: None }
     }
 
     /// Gives the files that were tried, as they were `seen` before that.
-    async fn reload(&self, why: &str, mut seen: Look) -> Look {
+    async fn reload(&mut self, why: &str, mut seen: Look) -> Look {
         let (loaded, files) = self.load(&mut seen);
         let outcome = self.try_reload(loaded).await;
         // A present file that the attempt does not name is still what the gateway runs on, if the attempt failed.
@@ -86,6 +92,8 @@ impl Reload {
             |path: &PathBuf| *path == self.origin.path || files.contains(path) || edition.config.files.contains(path);
         seen.retain(|path, _| kept(path));
         self.app.counters().reloaded(outcome.is_ok());
+        let of_store = matches!(&outcome, Err(Error::App(error)) if error.is_of_store());
+        self.retry = of_store.then(|| clock::monotonic() + RETRY);
         match outcome {
             Ok(waiting) => {
                 tracing::info!(why, "gateway.yaml is reloaded");
@@ -150,6 +158,8 @@ impl Reload {
                     let now = self.watch.look();
                     if self.watch.is_due(&now) {
                         self.take("a file has changed", now).await;
+                    } else if self.retry.is_some_and(|at| at <= clock::monotonic()) {
+                        self.take("the store did not allow it before", now).await;
                     }
                 }
             }

@@ -57,6 +57,7 @@ mod outside;
 mod rolling;
 mod storm;
 mod store_faults;
+mod io_faults;
 mod regression;
 mod wire_regression;
 mod streams;

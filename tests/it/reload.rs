@@ -44,6 +44,24 @@ pub fn reload(gateway: &Gateway) {
 }
 
 #[test]
+fn reload_that_the_store_did_not_allow_is_tried_again() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).start();
+    let other = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    edit(&gateway, |config| {
+        // A longer life of tokens is written to the store before it holds.
+        config["tokens"]["refresh_ttl"] = json!("60d");
+        config["routes"].as_array_mut().unwrap().push(json!({"path": "/fresh", "upstream": "app", "auth": "public"}));
+    });
+    await_that("the reload has failed", || reloads(&gateway).1 > 0);
+    assert_eq!(get("/fresh").send(gateway.public).status, 404);
+    other.execute_batch("ROLLBACK").unwrap();
+    await_that("the reload is done", || reloads(&gateway).0 > 0);
+    assert_eq!(get("/fresh").send(gateway.public).status, 200);
+}
+
+#[test]
 fn sighup_takes_up_routes_upstreams_and_rules() {
     let (old, new) = (Origin::start(), Origin::start());
     let gateway = Setup::new(old.address).start();

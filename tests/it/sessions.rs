@@ -116,12 +116,18 @@ fn dead_tokens_can_log_out() {
     let database = rusqlite::Connection::open(gateway.folder.path().join("portcullis.db")).unwrap();
     let count = || database.query_row("SELECT count(*) FROM revocation", [], |row| row.get::<_, i64>(0)).unwrap();
     let before = count();
-    for sid in [json!("unknown"), json!(sid), json!(null)] {
+    let dead = [json!("unknown"), json!(sid), json!(null)].map(|sid| {
         let mut changes = expired.clone();
         changes["sid"] = sid;
-        assert_eq!(end(&gateway, "/logout", &jwt::token_with("alice", &changes)).0, 200);
+        jwt::token_with("alice", &changes)
+    });
+    for _ in 0..3 {
+        for token in &dead {
+            assert_eq!(end(&gateway, "/logout", token).0, 200);
+        }
+        // The clock may be wrong: it is written what seems to have expired, but once.
+        assert_eq!(count(), before + 2, "one session that is not known, and one token without a session");
     }
-    assert_eq!(count(), before, "an expired token that ends nothing writes nothing");
 
     let forged = format!("{}x", &tokens.access[..tokens.access.len() - 2]);
     assert_eq!(end(&gateway, "/logout", &forged).0, 401);

@@ -23,6 +23,8 @@ struct State {
     write_fault: Option<Error>,
     written: Option<Instant>,
     write_logged: Option<Instant>,
+    /// The log says that the store cannot be written.
+    announced: bool,
     read_logged: Option<Instant>,
 }
 
@@ -59,8 +61,8 @@ impl Health {
         let mut state = self.state();
         state.written = Some(clock::monotonic());
         state.write_fault = None;
-        state.write_logged = None;
-        if !self.writable.swap(true, Ordering::Relaxed) {
+        self.writable.store(true, Ordering::Relaxed);
+        if std::mem::take(&mut state.announced) {
             tracing::info!("the store can be written again");
         }
     }
@@ -77,7 +79,9 @@ impl Health {
         if error.is_of_file() {
             return;
         }
+        // Not more often where good and bad transactions take turns, as with a damaged page.
         if is_due(&mut state.write_logged) {
+            state.announced = true;
             tracing::error!(%error, "the store cannot be written: registration, login, refresh and logout answer 503");
         }
     }

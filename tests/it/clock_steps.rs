@@ -105,15 +105,24 @@ impl Scene {
         ask.bearer(token).send(self.gateway.public)
     }
 
-    #[track_caller]
-    fn assert_revoked(&self, when: &str, tokens: &[(&'static str, String)]) {
-        let alive: Vec<_> = tokens
+    /// Those tokens that are not refused as revoked, and how they are answered.
+    fn alive(&self, when: &str, tokens: &[(&'static str, String)]) -> Vec<String> {
+        tokens
             .iter()
             .map(|(what, token)| (what, self.probe(token)))
             .filter(|(_, answer)| (answer.status, answer.code()) != (401, "token_revoked"))
-            .map(|(what, answer)| format!("{what}: {} {}", answer.status, answer.code()))
-            .collect();
-        assert!(alive.is_empty(), "{when}, {} of {} are not token_revoked: {alive:#?}", alive.len(), tokens.len());
+            .map(|(what, answer)| format!("{when}, {what}: {} {}", answer.status, answer.code()))
+            .collect()
+    }
+
+    /// Sets the clock right: now and after a restart every token of `dead` must be refused.
+    #[track_caller]
+    fn assert_revoked_when_right(mut self, dead: &[(&'static str, String)]) {
+        self.set_clock(0);
+        let mut alive = self.alive("when the clock is right again", dead);
+        self.restart();
+        alive.extend(self.alive("after a restart", dead));
+        assert!(alive.is_empty(), "of {} revoked tokens are accepted: {alive:#?}", dead.len());
     }
 }
 
@@ -124,15 +133,12 @@ fn flask_refresh(subject: &str) -> String {
 
 /// Logs each token out at its endpoint while the clock is ahead; all that `dead` names must be refused when it is right.
 #[track_caller]
-fn logouts_hold(mut scene: Scene, ahead: i64, logouts: &[(&str, &str)], dead: &[(&'static str, String)]) {
+fn logouts_hold(scene: Scene, ahead: i64, logouts: &[(&str, &str)], dead: &[(&'static str, String)]) {
     scene.set_clock(ahead);
     for (path, token) in logouts {
         scene.log_out(path, token);
     }
-    scene.set_clock(0);
-    scene.assert_revoked("when the clock is right again", dead);
-    scene.restart();
-    scene.assert_revoked("after a restart", dead);
+    scene.assert_revoked_when_right(dead);
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn logout_of_a_session_while_the_clock_is_a_month_ahead() {
 fn purge_while_the_clock_is_ahead_forgets_no_logout() {
     /// A little more than the time between two purges.
     const PURGED: Duration = Duration::from_secs(75);
-    let mut scene = Scene::start();
+    let scene = Scene::start();
     let mut revoked = Vec::new();
     for _ in 0..7 {
         let tokens = scene.gateway.login("alice");
@@ -196,7 +202,7 @@ fn purge_while_the_clock_is_ahead_forgets_no_logout() {
     }
     let during: Vec<Tokens> = (0..4).map(|_| scene.gateway.login("alice")).collect();
     let flask: Vec<String> = (0..4).map(|_| jwt::access("alice")).collect();
-    scene.assert_revoked("before the clock goes wrong", &revoked);
+    assert!(scene.alive("before the clock goes wrong", &revoked).is_empty());
 
     scene.set_clock(DAY);
     for tokens in &during[..2] {
@@ -224,10 +230,7 @@ fn purge_while_the_clock_is_ahead_forgets_no_logout() {
     revoked.extend(during.into_iter().map(|tokens| ("/logout/access of a login's, during", tokens.access)));
     revoked.extend(flask.into_iter().map(|token| ("/logout/access of one without session, during", token)));
 
-    scene.set_clock(0);
-    scene.assert_revoked("when the clock is right again", &revoked);
-    scene.restart();
-    scene.assert_revoked("after a restart", &revoked);
+    scene.assert_revoked_when_right(&revoked);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, said};
+use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, holds_within, said};
 use crate::jwt;
 use crate::origin::Origin;
 use crate::wire::{Response, get, post};
@@ -101,6 +102,169 @@ fn a_full_disk() {
     assert_eq!(log_out(&again, &survivor).status, 200);
 }
 
+/// The errors in the log that name the database.
+fn errors(gateway: &Gateway) -> Vec<Value> {
+    let path = database(gateway).display().to_string();
+    let mut log = gateway.log();
+    log.retain(|line| line["level"] == "ERROR" && line.to_string().contains(&path));
+    log
+}
+
+/// The gauge of the admin listener; `None` when it is missing.
+fn writable(gateway: &Gateway) -> Option<String> {
+    let metrics = get("/metrics").send(gateway.admin).text();
+    metrics.lines().find_map(|line| line.strip_prefix("portcullis_store_writable ")).map(str::to_owned)
+}
+
+/// One line says that the store cannot be written and why, and the gauge is 0; nothing calls the database damaged.
+#[track_caller]
+fn assert_unwritable_is_said_once(gateway: &Gateway) {
+    await_that("an error in the log names the database", || !errors(gateway).is_empty());
+    let errors = errors(gateway);
+    assert_eq!(errors.len(), 1, "one line, not one for each request: {errors:#?}");
+    let text = errors[0].to_string().to_lowercase();
+    assert!(text.contains("writ"), "it does not say that the store cannot be written: {text}");
+    assert!(
+        ["disk", "i/o", "read-only", "readonly", "permission"].iter().any(|cause| text.contains(cause)),
+        "it does not say why: {text}"
+    );
+    assert_eq!(writable(gateway).as_deref(), Some("0"), "portcullis_store_writable");
+    let output = gateway.output().to_lowercase();
+    for wrong in ["damaged", "restore a backup"] {
+        assert!(!output.contains(wrong), "a file system that takes no writes is no damage: {wrong:?} in {output}");
+    }
+}
+
+#[test]
+fn full_disk_is_logged_once_and_measured() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).after("trap '' XFSZ; ulimit -f 512").start();
+    gateway.register("alice");
+    assert_eq!(writable(&gateway).as_deref(), Some("1"), "portcullis_store_writable");
+    let refused = (0..4000).find_map(|_| {
+        let answer = log_out(&gateway, &jwt::access("alice"));
+        (answer.status != 200).then_some(answer)
+    });
+    assert_unavailable("logout", &refused.expect("the limit is reached"));
+    for _ in 0..20 {
+        assert_unavailable("logout", &log_out(&gateway, &jwt::access("alice")));
+    }
+    assert_unwritable_is_said_once(&gateway);
+}
+
+/// Root may write anywhere: the program runs as another user then.
+fn as_another_user(setup: Setup, binary: &std::path::Path) -> Setup {
+    if !is_root() {
+        return setup;
+    }
+    // The binary may lie where others cannot read it.
+    std::fs::copy(crate::harness::BINARY, binary).unwrap();
+    let program = binary.display();
+    setup.after(&format!("exec setpriv --reuid=65534 --regid=65534 --clear-groups {program} run --config \"$1\""))
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// Makes the folder and all that is in it writable, or not, for the user that the gateway runs as.
+fn set_writable(folder: &std::path::Path, writable: bool) {
+    let set = |path: &std::path::Path, mode| {
+        if is_root() {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        set(&entry.unwrap().path(), if writable { 0o644 } else { 0o444 });
+    }
+    set(folder, if writable { 0o755 } else { 0o555 });
+}
+
+/// Starts on a database that may only be read, which then becomes writable; `crashed` is how the last gateway ended.
+#[track_caller]
+fn heals_from_read_only(crashed: bool) {
+    let origin = Origin::start();
+    if is_root() && std::process::Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: root may write anywhere, and there is no setpriv");
+        return;
+    }
+    let setup = Setup::new(origin.address);
+    let mut gateway = setup.clone().start();
+    let token = gateway.register("alice").access;
+    let revoked = jwt::access("alice");
+    assert_eq!(log_out(&gateway, &revoked).status, 200);
+    if crashed {
+        gateway.kill();
+    } else {
+        gateway.signal("TERM");
+        gateway.await_end();
+    }
+    let folder = Arc::clone(&gateway.folder);
+    set_writable(folder.path(), false);
+    let binary = tempfile::Builder::new().prefix("portcullis-").tempdir().unwrap();
+    std::fs::set_permissions(binary.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let gateway = as_another_user(setup, &binary.path().join("portcullis")).start_in(Arc::clone(&folder));
+
+    assert_eq!((gateway.try_token(&token), gateway.try_token(&revoked)), (200, 401));
+    for _ in 0..5 {
+        assert_unavailable("logout", &log_out(&gateway, &token));
+        let login = post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public);
+        assert_unavailable("login", &login);
+    }
+    assert_eq!(gateway.try_token(&token), 200, "a logout that was refused did not happen");
+    assert_unwritable_is_said_once(&gateway);
+
+    set_writable(folder.path(), true);
+    let ask = || log_out(&gateway, &token).status == 200;
+    assert!(holds_within(Duration::from_secs(10), ask), "still not writable 10 s after it was made so");
+    gateway.login("alice");
+    assert_eq!((gateway.try_token(&token), gateway.try_token(&revoked)), (401, 401));
+    await_that("the gauge says that it is writable", || writable(&gateway).as_deref() == Some("1"));
+    assert!(gateway.is_ready());
+}
+
+#[test]
+fn read_only_database_becomes_writable_after_a_clean_stop() {
+    heals_from_read_only(false);
+}
+
+#[test]
+fn read_only_database_becomes_writable_after_a_crash() {
+    heals_from_read_only(true);
+}
+
+#[test]
+fn damaged_table_of_accounts_is_logged() {
+    let origin = Origin::start();
+    let setup = Setup::new(origin.address);
+    let mut gateway = setup.clone().start();
+    let token = gateway.register("alice").access;
+    gateway.signal("TERM");
+    gateway.await_end();
+    let file = database(&gateway);
+    let (root, size) = {
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+        (number("SELECT rootpage FROM sqlite_schema WHERE name = 'account'"), number("PRAGMA page_size"))
+    };
+    let mut bytes = std::fs::read(&file).unwrap();
+    let (begin, size) = (usize::try_from((root - 1) * size).unwrap(), usize::try_from(size).unwrap());
+    for byte in &mut bytes[begin..begin + size] {
+        *byte = byte.wrapping_mul(31) ^ 0xa5;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+
+    let gateway = setup.start_in(Arc::clone(&gateway.folder));
+    assert_eq!(gateway.try_token(&token), 200, "proxied traffic is unharmed");
+    let login = post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public);
+    assert_unavailable("login", &login);
+    await_that("an error in the log names the database", || !errors(&gateway).is_empty());
+    let text = errors(&gateway)[0].to_string();
+    assert!(text.contains("damaged"), "{text}");
+    assert!(writable(&gateway).is_some(), "portcullis_store_writable is missing");
+}
+
 #[test]
 fn a_database_that_is_no_database() {
     let origin = Origin::start();
@@ -154,8 +318,8 @@ fn a_folder_that_is_missing() {
 #[test]
 fn a_read_only_database() {
     let origin = Origin::start();
-    // Root may write anywhere: the program runs as somebody else then.
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    // Root may write anywhere: the program runs as another user then.
+    let is_root = is_root();
     if is_root && std::process::Command::new("setpriv").arg("--version").output().is_err() {
         println!("skipped: root may write anywhere, and there is no setpriv");
         return;

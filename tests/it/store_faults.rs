@@ -167,71 +167,94 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
-/// Makes the folder and all that is in it writable, or not, for the user that the gateway runs as.
-fn set_writable(folder: &std::path::Path, writable: bool) {
-    let set = |path: &std::path::Path, mode| {
-        if is_root() {
-            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+/// What of the database may only be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadOnly {
+    /// The file alone: its folder takes new files.
+    File,
+    /// All files and their folder; the log is there, because the last gateway crashed.
+    Folder,
+}
+
+impl ReadOnly {
+    /// Gives it all to the user that the gateway runs as, who may write it, or not.
+    fn set_writable(self, folder: &std::path::Path, writable: bool) {
+        let set = |path: &std::path::Path, mode| {
+            if is_root() {
+                std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+            }
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for entry in std::fs::read_dir(folder).unwrap() {
+            set(&entry.unwrap().path(), if writable { 0o644 } else { 0o444 });
         }
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        set(&entry.unwrap().path(), if writable { 0o644 } else { 0o444 });
+        set(folder, if writable || self == Self::File { 0o755 } else { 0o555 });
     }
-    set(folder, if writable { 0o755 } else { 0o555 });
-}
 
-/// Starts on a database that may only be read, which then becomes writable; `crashed` is how the last gateway ended.
-#[track_caller]
-fn heals_from_read_only(crashed: bool) {
-    let origin = Origin::start();
-    if is_root() && std::process::Command::new("setpriv").arg("--version").output().is_err() {
-        println!("skipped: root may write anywhere, and there is no setpriv");
-        return;
+    /// Starts a gateway on such a database, and hands it over with a live token and one that was logged out. What was made
+    /// for it is removed after `work`.
+    fn with_gateway(self, work: impl FnOnce(&Gateway, &str, &str)) {
+        let origin = Origin::start();
+        if is_root() && std::process::Command::new("setpriv").arg("--version").output().is_err() {
+            println!("skipped: root may write anywhere, and there is no setpriv");
+            return;
+        }
+        let setup = Setup::new(origin.address);
+        let mut gateway = setup.clone().start();
+        let token = gateway.register("alice").access;
+        let revoked = jwt::access("alice");
+        assert_eq!(log_out(&gateway, &revoked).status, 200);
+        if self == Self::Folder {
+            gateway.kill();
+        } else {
+            gateway.signal("TERM");
+            gateway.await_end();
+        }
+        self.set_writable(gateway.folder.path(), false);
+        let binary = tempfile::Builder::new().prefix("portcullis-").tempdir().unwrap();
+        std::fs::set_permissions(binary.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let setup = as_another_user(setup, &binary.path().join("portcullis"));
+        let gateway = setup.start_in(Arc::clone(&gateway.folder));
+        assert_eq!((gateway.try_token(&token), gateway.try_token(&revoked)), (200, 401));
+        work(&gateway, &token, &revoked);
     }
-    let setup = Setup::new(origin.address);
-    let mut gateway = setup.clone().start();
-    let token = gateway.register("alice").access;
-    let revoked = jwt::access("alice");
-    assert_eq!(log_out(&gateway, &revoked).status, 200);
-    if crashed {
-        gateway.kill();
-    } else {
-        gateway.signal("TERM");
-        gateway.await_end();
-    }
-    let folder = Arc::clone(&gateway.folder);
-    set_writable(folder.path(), false);
-    let binary = tempfile::Builder::new().prefix("portcullis-").tempdir().unwrap();
-    std::fs::set_permissions(binary.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let gateway = as_another_user(setup, &binary.path().join("portcullis")).start_in(Arc::clone(&folder));
 
-    assert_eq!((gateway.try_token(&token), gateway.try_token(&revoked)), (200, 401));
-    for _ in 0..5 {
-        assert_unavailable("logout", &log_out(&gateway, &token));
-        let login = post("/login").json(&credentials("alice", PASSWORD)).send(gateway.public);
-        assert_unavailable("login", &login);
+    #[track_caller]
+    fn heals(self) {
+        self.with_gateway(|gateway, token, revoked| {
+            assert_unavailable("logout", &log_out(gateway, token));
+            let login = post("/login").json(&credentials("alice", PASSWORD));
+            assert_unavailable("login", &login.send(gateway.public));
+            assert_eq!(gateway.try_token(token), 200, "a logout that was refused did not happen");
+            self.set_writable(gateway.folder.path(), true);
+            let ask = || log_out(gateway, token).status == 200 && login.send(gateway.public).status == 200;
+            assert!(holds_within(Duration::from_secs(10), ask), "still refused 10 s after it was made writable");
+            assert_eq!((gateway.try_token(token), gateway.try_token(revoked)), (401, 401));
+            await_that("the gateway is ready", || gateway.is_ready());
+        });
     }
-    assert_eq!(gateway.try_token(&token), 200, "a logout that was refused did not happen");
-    assert_unwritable_is_said_once(&gateway);
-
-    set_writable(folder.path(), true);
-    let ask = || log_out(&gateway, &token).status == 200;
-    assert!(holds_within(Duration::from_secs(10), ask), "still not writable 10 s after it was made so");
-    gateway.login("alice");
-    assert_eq!((gateway.try_token(&token), gateway.try_token(&revoked)), (401, 401));
-    await_that("the gauge says that it is writable", || writable(&gateway).as_deref() == Some("1"));
-    assert!(gateway.is_ready());
 }
 
 #[test]
-fn read_only_database_becomes_writable_after_a_clean_stop() {
-    heals_from_read_only(false);
+fn read_only_database_file_becomes_writable() {
+    ReadOnly::File.heals();
 }
 
 #[test]
-fn read_only_database_becomes_writable_after_a_crash() {
-    heals_from_read_only(true);
+fn read_only_database_folder_becomes_writable() {
+    ReadOnly::Folder.heals();
+}
+
+#[test]
+fn read_only_database_is_logged_once_and_measured() {
+    ReadOnly::Folder.with_gateway(|gateway, token, _| {
+        for _ in 0..5 {
+            assert_unavailable("logout", &log_out(gateway, token));
+        }
+        assert_unwritable_is_said_once(gateway);
+        ReadOnly::Folder.set_writable(gateway.folder.path(), true);
+        await_that("the gauge says that the store is writable", || writable(gateway).as_deref() == Some("1"));
+    });
 }
 
 #[test]

@@ -87,8 +87,17 @@ impl Scene {
         assert!(moved(), "libfaketime does not move the gateway's clock");
     }
 
-    fn restart(&mut self) {
+    /// Ends the gateway, and removes the shared memory of libfaketime, which would be in the way of a process with the same id.
+    fn kill(&mut self) {
+        let process = self.gateway.pid();
         self.gateway.kill();
+        for name in [format!("faketime_shm_{process}"), format!("sem.faketime_sem_{process}")] {
+            let _ = std::fs::remove_file(Path::new("/dev/shm").join(name));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.kill();
         self.gateway = self.setup.clone().start_in(Arc::clone(&self.gateway.folder));
     }
 
@@ -123,6 +132,12 @@ impl Scene {
         self.restart();
         alive.extend(self.alive("after a restart", dead));
         assert!(alive.is_empty(), "of {} revoked tokens are accepted: {alive:#?}", dead.len());
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

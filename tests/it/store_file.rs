@@ -205,13 +205,20 @@ fn database_log_unlinked() {
     scene.assert_fault_is_noticed();
 }
 
-#[test]
-fn database_file_replaced_by_an_equal_copy() {
+/// Puts a copy of the present state in the place of the files with these suffixes, as on a file system that gives the same
+/// files other inode numbers; the gateway must go on by itself.
+#[track_caller]
+fn goes_on_with_an_equal_copy(suffixes: &[&str]) {
     /// So many that SQLite writes its log back into the database file in between.
     const LOGOUTS: usize = 600;
     let mut scene = Scene::start();
-    // As on a file system that gives the same file another inode number.
-    scene.replace_by(&scene.file(""));
+    // The gateway sees all of it at once.
+    scene.gateway.signal("STOP");
+    for suffix in suffixes {
+        std::fs::copy(scene.file(suffix), scene.file(".new")).unwrap();
+        std::fs::rename(scene.file(".new"), scene.file(suffix)).unwrap();
+    }
+    scene.gateway.signal("CONT");
     let mut acknowledged = Vec::new();
     let mut refused = 0;
     let begin = Instant::now();
@@ -237,6 +244,16 @@ fn database_file_replaced_by_an_equal_copy() {
     let lost = acknowledged.iter().filter(|token| scene.gateway.try_token(token) != 401).count();
     assert_eq!(lost, 0, "a restart forgot {lost} of {LOGOUTS} logouts that were answered 200");
     scene.assert_memory_holds();
+}
+
+#[test]
+fn database_file_replaced_by_an_equal_copy() {
+    goes_on_with_an_equal_copy(&[""]);
+}
+
+#[test]
+fn database_file_replaced_by_an_equal_copy_with_its_log() {
+    goes_on_with_an_equal_copy(&["", "-wal", "-shm"]);
 }
 
 /// Logs fresh tokens out until `done`, and gives those that were answered 200.

@@ -274,6 +274,9 @@ pub enum Error {
         /// What was found.
         how: &'static str,
     },
+    /// A copy of the database has taken its place, and is about to be opened.
+    #[error("the database file has moved and is being opened again; try again")]
+    Reopening,
     /// Another process held the database locked for too long, or too much waits already.
     #[error("the database is busy; try again, and end any other program that keeps it locked")]
     Busy,
@@ -312,7 +315,7 @@ pub enum Error {
 impl Error {
     /// Whether the file is no longer the one that was opened.
     fn is_of_file(&self) -> bool {
-        matches!(self, Self::Gone { .. } | Self::Replaced { .. })
+        matches!(self, Self::Gone { .. } | Self::Replaced { .. } | Self::Reopening)
     }
 
     /// Whether it is about the database as such, and not about one statement.
@@ -335,6 +338,7 @@ impl Error {
             Self::Missing { .. }
             | Self::Gone { .. }
             | Self::Replaced { .. }
+            | Self::Reopening
             | Self::Full { .. }
             | Self::Busy
             | Self::Sealed { .. }

@@ -3,6 +3,7 @@
 //! SQL only, a file a subject; other processes may use the same file at the same time.
 
 mod connection;
+mod disk;
 mod file;
 mod health;
 #[cfg(test)]
@@ -121,14 +122,23 @@ impl Store {
     /// # Errors
     /// The store's; [`Error::Gone`] and [`Error::Replaced`] from then on for all others too, until a look finds the file.
     pub async fn look(&self) -> Result<Version, Error> {
+        match self.look_once().await {
+            Err(Error::Reopening) => {
+                self.reopen();
+                self.look_once().await
+            }
+            seen => seen,
+        }
+    }
+
+    async fn look_once(&self) -> Result<Version, Error> {
         let shared = Arc::clone(&self.0.shared);
         let look = move |connection: Result<&Connection, Error>| {
             let connection = connection?;
             if shared.file().check()? == Found::Copy {
-                // The next read is of the copy; no change has this number.
-                return Ok(Version { epoch: shared.file().epoch(), change: -1 });
+                return Err(Error::Reopening);
             }
-            let explain = |error| connection::classify(error, shared.file().path());
+            let explain = |error| shared.classify(error);
             let change: i64 = connection
                 .prepare_cached("PRAGMA data_version")
                 .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
@@ -175,7 +185,7 @@ impl Store {
     }
 
     /// Has all threads close their connections at the same time, and open new ones.
-    pub fn reopen(&self) {
+    fn reopen(&self) {
         let Inner { writer, feeder, seeker, lister, .. } = &*self.0;
         let rendezvous = Rendezvous::of(4);
         let readers = [feeder, seeker, lister].map(|reader| reader.close_connection(&rendezvous));

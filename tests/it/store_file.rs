@@ -205,16 +205,16 @@ fn database_log_unlinked() {
     scene.assert_fault_is_noticed();
 }
 
-/// Puts a copy of the present state in the place of the files with these suffixes, as on a file system that gives the same
+/// A copy of the present state is put in the place of all files, as on a file system that gives the same
 /// files other inode numbers; the gateway must go on by itself.
-#[track_caller]
-fn goes_on_with_an_equal_copy(suffixes: &[&str]) {
+#[test]
+fn database_file_replaced_by_an_equal_copy_with_its_log() {
     /// So many that SQLite writes its log back into the database file in between.
     const LOGOUTS: usize = 600;
     let mut scene = Scene::start();
     // The gateway sees all of it at once.
     scene.gateway.signal("STOP");
-    for suffix in suffixes {
+    for suffix in ["", "-wal", "-shm"] {
         std::fs::copy(scene.file(suffix), scene.file(".new")).unwrap();
         std::fs::rename(scene.file(".new"), scene.file(suffix)).unwrap();
     }
@@ -246,14 +246,15 @@ fn goes_on_with_an_equal_copy(suffixes: &[&str]) {
     scene.assert_memory_holds();
 }
 
+/// SQLite would mix the copy with the log of the old file.
 #[test]
-fn database_file_replaced_by_an_equal_copy() {
-    goes_on_with_an_equal_copy(&[""]);
-}
-
-#[test]
-fn database_file_replaced_by_an_equal_copy_with_its_log() {
-    goes_on_with_an_equal_copy(&["", "-wal", "-shm"]);
+fn database_file_replaced_by_an_equal_copy_beside_the_old_log() {
+    let scene = Scene::start();
+    std::fs::rename(scene.file(""), scene.file(".kept")).unwrap();
+    std::fs::copy(scene.file(".kept"), scene.file("")).unwrap();
+    scene.assert_fault_is_noticed();
+    scene.put_back();
+    scene.assert_heals();
 }
 
 /// Logs fresh tokens out until `done`, and gives those that were answered 200.

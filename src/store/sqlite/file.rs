@@ -8,12 +8,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::connection;
+use super::disk::Disk;
+use crate::clock;
 use crate::store::Error;
 
 const ID: &str = "SELECT id FROM store";
@@ -42,17 +44,21 @@ impl Mark {
         })
     }
 
-    /// As it stands in the main file, without what the write-ahead log holds.
-    fn read_main(path: &Path) -> Option<Self> {
+    /// As it stands in the main file, without what the write-ahead log holds. It has none before the first checkpoint; where
+    /// it is expected, another process may just be writing.
+    fn read_main(path: &Path, is_expected: bool) -> rusqlite::Result<Self> {
         let uri = format!("file:{}?immutable=1", connection::uri_path(path));
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let read = || Self::read(&Connection::open_with_flags(&uri, flags)?);
-        (0..ATTEMPTS).find_map(|attempt| {
-            if attempt > 0 {
-                pause();
+        let mut mark = read();
+        for _ in 1..if is_expected { ATTEMPTS } else { 1 } {
+            if mark.is_ok() {
+                break;
             }
-            read().ok()
-        })
+            pause();
+            mark = read();
+        }
+        mark
     }
 
     /// Whether this is the same store, and no revocation has been lost since `earlier`.
@@ -100,7 +106,7 @@ impl Stamp {
 pub(super) enum Found {
     /// The file that connections were opened to.
     Same,
-    /// A copy of its present state, to which connections are to be opened now.
+    /// Another file, as it seems a copy of its present state: all connections are to be closed, and opened to that.
     Copy,
 }
 
@@ -110,16 +116,20 @@ pub(super) struct DatabaseFile {
     /// The write-ahead log and its index.
     companions: [PathBuf; 2],
     state: Mutex<State>,
+    disk: Mutex<Disk>,
     faulty: AtomicBool,
-    /// Grows when another file takes the place of the present one; connections of an earlier one are closed.
+    /// Grows when another file has taken the place of the one before.
     epoch: AtomicU64,
 }
 
+#[derive(Default)]
 struct State {
-    stamp: Option<Stamp>,
     /// `None`: not known yet.
+    stamp: Option<Stamp>,
     companions: [Option<Place>; 2],
-    /// Connections of the present epoch that are open.
+    /// Where the file was that connections were opened to before.
+    before: Option<Place>,
+    /// Connections that are open.
     connections: usize,
     /// The newest that was seen through a connection.
     mark: Option<Mark>,
@@ -149,25 +159,39 @@ impl DatabaseFile {
             name.push(suffix);
             PathBuf::from(name)
         });
-        let state = State {
-            stamp: Stamp::read(&path),
-            companions: [None, None],
-            connections: 0,
-            mark: None,
-            main: None,
-            fault: None,
-            mark_fault: None,
-        };
-        Self { path, companions, state: Mutex::new(state), faulty: AtomicBool::new(false), epoch: AtomicU64::new(0) }
+        Self {
+            path,
+            companions,
+            state: Mutex::default(),
+            disk: Mutex::default(),
+            faulty: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+        }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Counts the file that connections are opened to.
+    /// Counts the files that connections were opened to.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What an error means. SQLite reports a read that the system failed as a damaged file; then the files are read here, to
+    /// tell one from the other.
+    pub fn explain(&self, error: Error) -> Error {
+        let Error::Corrupt { path, .. } = &error else { return error };
+        let paths = std::iter::once(&self.path).chain(self.companions.first());
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        match disk.find_read_error(paths, clock::monotonic()) {
+            Some(failed) => {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_READ);
+                let text = format!("disk I/O error: {failed}");
+                Error::Io { path: path.clone(), source: Arc::new(rusqlite::Error::SqliteFailure(code, Some(text))) }
+            }
+            None => error,
+        }
     }
 
     /// # Errors
@@ -179,22 +203,37 @@ impl DatabaseFile {
         self.state().fault.clone().map_or(Ok(()), Err)
     }
 
-    /// Counts a connection that is about to be opened; in which epoch.
-    pub fn register(&self) -> u64 {
+    /// Counts a connection that is about to be opened. While others are open, none is opened to another file: SQLite
+    /// would let both use one log, and its locks tell them apart by their files alone.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), and [`Error::Reopening`].
+    pub fn register(&self) -> Result<(), Error> {
         let mut state = self.state();
         if state.connections == 0 {
-            // SQLite removes both with the last connection.
             state.companions = [None, None];
         }
+        if state.stamp.is_some() && self.check_state(&mut state)? == Found::Copy {
+            return Err(Error::Reopening);
+        }
         state.connections += 1;
-        self.epoch()
+        Ok(())
     }
 
     /// Counts one that was closed.
-    pub fn release(&self, epoch: u64) {
+    pub fn release(&self) {
         let mut state = self.state();
-        if epoch == self.epoch() {
-            state.connections = state.connections.saturating_sub(1);
+        state.connections = state.connections.saturating_sub(1);
+    }
+
+    /// Forgets where the file is, if no connection is open: the next is opened to what the path leads to then. What it
+    /// must hold stays known.
+    pub fn forget_place(&self) {
+        let mut state = self.state();
+        if state.connections == 0 {
+            state.before = state.stamp.map(|stamp| stamp.place).or(state.before);
+            state.stamp = None;
+            state.companions = [None, None];
         }
     }
 
@@ -219,10 +258,15 @@ impl DatabaseFile {
     /// # Errors
     /// [`Error::Gone`], [`Error::Replaced`].
     pub fn check(&self) -> Result<Found, Error> {
-        let mut state = self.state();
-        let found = self.judge(&mut state);
-        let verdict = found.and_then(|found| state.mark_fault.clone().map_or(Ok(found), Err));
-        self.settle(&mut state, verdict)
+        self.check_state(&mut self.state())
+    }
+
+    fn check_state(&self, state: &mut State) -> Result<Found, Error> {
+        let verdict = match self.judge(state) {
+            Ok(Found::Same) => state.mark_fault.clone().map_or(Ok(Found::Same), Err),
+            other => other,
+        };
+        self.settle(state, verdict)
     }
 
     fn settle<T>(&self, state: &mut State, verdict: Result<T, Error>) -> Result<T, Error> {
@@ -234,7 +278,7 @@ impl DatabaseFile {
     fn judge(&self, state: &mut State) -> Result<Found, Error> {
         let Some(seen) = Stamp::read(&self.path) else { return Err(Error::Gone { path: self.path.clone() }) };
         if state.stamp.is_some_and(|known| known.place != seen.place) {
-            return self.judge_other(state, seen);
+            return self.judge_other(state);
         }
         for (path, known) in self.companions.iter().zip(&mut state.companions) {
             let found = Stamp::read(path).map(|stamp| stamp.place);
@@ -245,37 +289,43 @@ impl DatabaseFile {
         }
         // Most changes are checkpoints, which continue what was there.
         if state.stamp != Some(seen) || state.main.is_none() || state.fault.is_some() {
-            let main = Mark::read_main(&self.path);
+            let main = self.read_main(state)?;
             if !state.is_continued_by(main) {
                 return Err(self.replaced("it was overwritten by another store, or by an older state of this one"));
             }
             state.main = main;
             state.stamp = Some(seen);
         }
+        if state.before.take().is_some_and(|before| before != seen.place) {
+            self.epoch.fetch_add(1, Ordering::Release);
+            tracing::warn!(path = %self.path.display(), "a copy of the database has taken its place, and is used from now on");
+        }
         Ok(Found::Same)
     }
 
     /// Another file stands at the path. A copy of the present state may take the place of the old one, but not beside the
-    /// log of that: SQLite would mix the two.
-    fn judge_other(&self, state: &mut State, seen: Stamp) -> Result<Found, Error> {
-        let main = Mark::read_main(&self.path);
+    /// log of that: SQLite would mix the two. What the copy's own log holds is seen once it is opened.
+    fn judge_other(&self, state: &State) -> Result<Found, Error> {
         let present = self.companions.iter().map(|path| Stamp::read(path).map(|stamp| stamp.place));
-        let is_mixed = present.zip(state.companions).any(|(found, known)| known.is_some() && found == known);
-        let is_copy = !is_mixed && state.is_continued_by(main) && {
-            let whole = connection::reopen_for_reading(&self.path).ok().and_then(|open| Mark::read(&open).ok());
-            whole.is_some_and(|whole| state.mark.is_some_and(|known| whole.continues(&known)))
-        };
-        if !is_copy {
+        let is_mixed = present.zip(state.companions).any(|(found, known)| match (found, known) {
+            (Some(found), Some(known)) => found == known,
+            (Some(_), None) => state.connections > 0,
+            (None, _) => false,
+        });
+        if is_mixed || !state.is_continued_by(self.read_main(state)?) {
             return Err(self.replaced("another store, or an older state of this one, was put in its place"));
         }
-        tracing::warn!(path = %self.path.display(), "a copy of the database has taken its place; the gateway goes on with it");
-        state.stamp = Some(seen);
-        state.main = main;
-        state.mark_fault = None;
-        state.companions = [None, None];
-        state.connections = 0;
-        self.epoch.fetch_add(1, Ordering::Release);
         Ok(Found::Copy)
+    }
+
+    fn read_main(&self, state: &State) -> Result<Option<Mark>, Error> {
+        match Mark::read_main(&self.path, state.main.is_some()) {
+            Ok(mark) => Ok(Some(mark)),
+            Err(error) => match self.explain(connection::classify(error, &self.path)) {
+                failed @ Error::Io { .. } => Err(failed),
+                _ => Ok(None),
+            },
+        }
     }
 
     fn replaced(&self, how: &'static str) -> Error {

@@ -17,7 +17,7 @@ pub(super) fn run(shared: &Arc<Shared>, first: Handle<Connection>, queue: &Recei
             Message::Job(job) => connection = answer(shared, connection, job),
             Message::Close(rendezvous) => {
                 drop(connection.take());
-                rendezvous.meet();
+                rendezvous.meet(shared);
             }
             Message::Stop => break,
         }
@@ -29,7 +29,7 @@ fn answer(
     present: Option<Handle<Connection>>,
     job: Job<Connection>,
 ) -> Option<Handle<Connection>> {
-    let opened = match present.filter(Handle::is_current) {
+    let opened = match present {
         Some(open) => Ok(open),
         None => shared.open_for_reading(),
     };

@@ -62,6 +62,11 @@ impl Shared {
         self.openings.load(Ordering::Relaxed)
     }
 
+    /// What an error of SQLite means to its reader.
+    pub fn classify(&self, error: rusqlite::Error) -> Error {
+        self.file.explain(connection::classify(error, self.file.path()))
+    }
+
     /// Who is given what was committed. The first one stays.
     pub fn listen(&self, listener: Listener) {
         drop(self.listener.set(listener));
@@ -82,7 +87,7 @@ impl Shared {
             empty = made;
             Ok(WriteConnection::new(connection))
         })?;
-        let mark = Mark::read(&handle).map_err(|error| connection::classify(error, self.file.path()))?;
+        let mark = Mark::read(&handle).map_err(|error| self.classify(error))?;
         self.file.note(mark)?;
         self.file.check()?;
         Ok((handle, empty))
@@ -99,45 +104,39 @@ impl Shared {
     }
 
     fn open<C>(self: &Arc<Self>, open: impl FnOnce(&std::path::Path) -> Result<C, Error>) -> Result<Handle<C>, Error> {
-        let registration = Registration::new(self);
+        let registration = Registration::new(self)?;
         self.openings.fetch_add(1, Ordering::Relaxed);
         match open(self.file.path()) {
-            Ok(connection) => Ok(Handle { connection, registration }),
+            Ok(connection) => Ok(Handle { connection, _registration: registration }),
             // That the file is gone says more than that it cannot be opened.
-            Err(error) => Err(self.file.check().err().unwrap_or(error)),
+            Err(error) => {
+                let of_file = self.file.check().err().filter(Error::is_of_file);
+                Err(of_file.unwrap_or_else(|| self.file.explain(error)))
+            }
         }
     }
 }
 
 /// Counts a connection for as long as it is open: while there is none, another process may remove the log.
-struct Registration {
-    shared: Arc<Shared>,
-    epoch: u64,
-}
+struct Registration(Arc<Shared>);
 
 impl Registration {
-    fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), epoch: shared.file.register() }
+    fn new(shared: &Arc<Shared>) -> Result<Self, Error> {
+        shared.file.register()?;
+        Ok(Self(Arc::clone(shared)))
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.shared.file.release(self.epoch);
+        self.0.file.release();
     }
 }
 
 /// An open connection. The fields are dropped in their order: it is closed before it is no longer counted.
 pub(super) struct Handle<C> {
     connection: C,
-    registration: Registration,
-}
-
-impl<C> Handle<C> {
-    /// Whether it is of the database file that counts at present.
-    pub fn is_current(&self) -> bool {
-        self.registration.epoch == self.registration.shared.file.epoch()
-    }
+    _registration: Registration,
 }
 
 impl<C> Deref for Handle<C> {
@@ -149,7 +148,8 @@ impl<C> Deref for Handle<C> {
 }
 
 /// Where the threads of a store meet when all of them have closed their connections. What SQLite keeps of a file for the
-/// whole process, such as whether its shared memory can be written, is made anew only then.
+/// whole process, such as whether its shared memory can be written, is made anew only then; and only then may connections
+/// be opened to another file.
 pub(super) struct Rendezvous {
     missing: Mutex<usize>,
     changed: Condvar,
@@ -162,8 +162,11 @@ impl Rendezvous {
     }
 
     /// Waits for the other threads, but not for long: one may be busy.
-    pub fn meet(&self) {
+    pub fn meet(&self, shared: &Shared) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *missing == 1 {
+            shared.file.forget_place();
+        }
         *missing = missing.saturating_sub(1);
         self.changed.notify_all();
         drop(self.changed.wait_timeout_while(missing, RENDEZVOUS_TIMEOUT, |missing| *missing > 0));

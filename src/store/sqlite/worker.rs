@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::injection::Injected;
 use super::shared::{Rendezvous, Shared};
 use crate::store::Error;
-use crate::store::sqlite::connection::classify;
 
 /// A job that takes longer has failed for its caller.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +89,7 @@ impl<C: 'static> Worker<C> {
         let shared = Arc::clone(&self.shared);
         self.ask_always(abandoned, move |connection| {
             shared.file().fault()?;
-            work(connection?).map_err(|error| classify(error, shared.file().path()))
+            work(connection?).map_err(|error| shared.classify(error))
         })
         .await
     }
@@ -146,7 +145,7 @@ impl<C: 'static> Worker<C> {
     ) {
         let shared = Arc::clone(&self.shared);
         let job = Box::new(move |connection: Result<&C, Error>| {
-            let work = |connection| work(connection, &what).map_err(|error| classify(error, shared.file().path()));
+            let work = |connection| work(connection, &what).map_err(|error| shared.classify(error));
             let error = connection.and_then(work).err();
             let own = error.clone();
             let answer = Box::new(move |undone: Option<Error>| match own.or(undone) {

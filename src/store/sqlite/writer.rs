@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::connection::{classify, tidy};
+use super::connection::tidy;
 use super::file::Found;
 use super::shared::{Handle, Rendezvous, Shared};
 use super::transaction::WriteConnection;
@@ -30,13 +30,13 @@ pub(super) fn run(shared: &Arc<Shared>, first: Handle<WriteConnection>, queue: &
             Next::Wait => {}
             Next::Close(rendezvous) => {
                 drop(connection.take());
-                rendezvous.meet();
+                rendezvous.meet(shared);
             }
             Next::Stop => break,
         }
     }
     // The next start has less to recover.
-    if let Ok(connection) = open(shared, connection) {
+    if let Some(connection) = connection.filter(|_| confirm(shared).is_ok()) {
         tidy(&connection);
     }
 }
@@ -77,32 +77,22 @@ impl Iterator for Group<'_> {
     }
 }
 
-/// A connection to the file that the path leads to.
-fn open(shared: &Arc<Shared>, present: Option<Handle<WriteConnection>>) -> Result<Handle<WriteConnection>, Error> {
-    let connection = match present.filter(Handle::is_current) {
-        Some(open) => open,
-        None => shared.open_for_writing()?,
-    };
-    match shared.file().check()? {
-        Found::Same => Ok(connection),
-        Found::Copy => shared.open_for_writing(),
-    }
-}
-
 /// Commits a group and answers it; the connection comes back unless it is better opened anew.
 fn commit(
     shared: &Arc<Shared>,
     present: Option<Handle<WriteConnection>>,
     group: &mut Group<'_>,
 ) -> Option<Handle<WriteConnection>> {
-    let connection = match open(shared, present) {
+    let connection = match present.map_or_else(|| shared.open_for_writing(), Ok) {
         Ok(open) => open,
         Err(error) => {
             refuse(shared, &error, group);
             return None;
         }
     };
-    if let Err(error) = run_sql(shared, &connection, "BEGIN IMMEDIATE") {
+    // The connection stays open with a file that is not in its place: it may come back.
+    let begun = confirm(shared).and_then(|()| run_sql(shared, &connection, "BEGIN IMMEDIATE"));
+    if let Err(error) = begun {
         refuse(shared, &error, group);
         return (!error.asks_for_reopening()).then_some(connection);
     }
@@ -129,7 +119,7 @@ fn commit(
 fn confirm(shared: &Shared) -> Result<(), Error> {
     match shared.file().check()? {
         Found::Same => Ok(()),
-        Found::Copy => Err(Error::Busy),
+        Found::Copy => Err(Error::Reopening),
     }
 }
 
@@ -186,5 +176,5 @@ fn run_job(shared: &Shared, connection: &WriteConnection, job: Job<WriteConnecti
 
 fn run_sql(shared: &Shared, connection: &WriteConnection, sql: &str) -> Result<(), Error> {
     let run = connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
-    run.map(drop).map_err(|error| classify(error, shared.file().path()))
+    run.map(drop).map_err(|error| shared.classify(error))
 }

@@ -60,6 +60,16 @@ impl Error {
     pub fn is_of_store(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Keyring(KeyringError::Store(_)))
     }
+
+    /// Whether the configuration is wrong, so that a restart does not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_configuration(),
+            Self::Keyring(error) => error.is_configuration(),
+            Self::Table(_) | Self::Upstreams(_) | Self::Audit(_) => true,
+            Self::Hash(_) | Self::Metrics(_) | Self::AccessLog(_) | Self::AuditThread(_) => false,
+        }
+    }
 }
 
 /// Every part, ready to serve.

@@ -1,5 +1,6 @@
 //! `portcullis check`: every problem of the file, or every route with its rule.
 
+use std::error::Error;
 use std::path::Path;
 
 use crate::cli::{Refused, load, say};
@@ -12,7 +13,7 @@ use crate::upstream::Upstreams;
 
 pub fn check(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
-    judge(&config).map_err(|Refused(text)| Refused(placed(path, text)))?;
+    judge(&config).map_err(|error| Refused::Configuration(placed(path, error.to_string())))?;
     let mut routes: Vec<&Route> = config.routes.iter().collect();
     // Stable: within one kind the order of the file stays.
     routes.sort_by_key(|route| match route.auth {
@@ -42,7 +43,7 @@ pub fn check(path: &Path) -> Result<(), Refused> {
 }
 
 /// What shows only when the parts are built.
-fn judge(config: &Config) -> Result<(), Refused> {
+fn judge(config: &Config) -> Result<(), Box<dyn Error>> {
     server::check_files(&config.server)?;
     audit::check(&config.log.audit)?;
     Upstreams::new(config, None)?;

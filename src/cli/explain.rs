@@ -172,5 +172,5 @@ async fn has_role(store: &Store, name: &str, role: &str) -> Result<bool, Refused
 
 fn refused(config: &Config, rejection: &Rejection) -> Refused {
     let status = rejection.status(config.identity.responses);
-    Refused(format!("refused: {} {}: {}", status.as_u16(), rejection.code(), rejection.summary()))
+    Refused::Input(format!("refused: {} {}: {}", status.as_u16(), rejection.code(), rejection.summary()))
 }

@@ -14,16 +14,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn health(path: &Path) -> Result<(), Refused> {
     let config = load(path)?;
     let Some(address) = config.admin else {
-        return Err(Refused("admin.listen is null: there is no /readyz to ask; set an address".into()));
+        return Err(Refused::Input("admin.listen is null: there is no /readyz to ask; set an address".into()));
     };
     let address = reachable(address);
-    let answer = ask(address).map_err(|error| Refused(format!("{address} does not answer: {error}")))?;
+    let answer = ask(address).map_err(|error| Refused::Input(format!("{address} does not answer: {error}")))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
         say(body.trim_end());
         Ok(())
     } else {
-        Err(Refused(format!("{address} is not ready: {}", body.trim_end())))
+        Err(Refused::Input(format!("{address} is not ready: {}", body.trim_end())))
     }
 }
 

@@ -88,9 +88,9 @@ impl Flask {
         about.taken = Some(format!("{} users, {} revoked tokens", taker.users, taker.revoked));
         let ended = if outcome.is_ok() { Outcome::Success } else { Outcome::Failure("unavailable") };
         witness.tell_of(Event::Import, ended, &about);
-        if let Err(Refused(error)) = outcome {
+        if let Err(error) = outcome {
             let Taker { users, revoked, .. } = taker;
-            return Err(Refused(format!(
+            return Err(Refused::Input(format!(
                 "{error}; {users} users and {revoked} revoked tokens were taken over before, and stay: import again to go on"
             )));
         }

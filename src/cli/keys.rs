@@ -94,7 +94,7 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
     if secret_signs(config) {
         let text =
             "tokens.secret signs; change it in gateway.yaml, or set another tokens.algorithm to have keys made here";
-        return Err(Refused(text.into()));
+        return Err(Refused::Input(text.into()));
     }
     let mut witness = Witness::open(config)?;
     let (now, algorithm) = (clock::now(), config.tokens.algorithm);
@@ -111,7 +111,7 @@ async fn rotate(config: &Config, store: &Store, at_once: bool) -> Result<(), Ref
             (promote(store, kid, signs_from, until).await?, kid.clone(), "signs from now on".to_owned())
         }
         Some((kid, signs_from, _)) => {
-            return Err(Refused(format!(
+            return Err(Refused::Input(format!(
                 "{kid} is the standby already, and signs from {signs_from}; --now does not wait"
             )));
         }
@@ -157,7 +157,7 @@ fn told_of(algorithm: Algorithm) -> &'static str {
 }
 
 fn overtaken() -> Refused {
-    Refused("somebody else has changed the keys just now; see `portcullis keys list`".into())
+    Refused::Input("somebody else has changed the keys just now; see `portcullis keys list`".into())
 }
 
 /// Waits until every gateway has heard of a key that was made then: one that has not would refuse its tokens.
@@ -184,7 +184,7 @@ async fn revoke(config: &Config, store: &Store, kid: String, force: bool) -> Res
     let spare = make(config.tokens.algorithm, KeyState::Signing, now)?;
     let (next, until) = (spare.kid.clone(), last_use(now, life(config, store).await?));
     match store.revoke_key(kid.clone(), spare, until).await? {
-        None => Err(Refused(format!("there is no key {kid}; `portcullis keys list` shows all"))),
+        None => Err(Refused::Input(format!("there is no key {kid}; `portcullis keys list` shows all"))),
         Some(KeyState::Revoked { .. }) => {
             say(format_args!("{kid} was revoked before"));
             Ok(())

@@ -1,4 +1,5 @@
-//! The command line: one file a command. Exit codes: 0 done, 1 the input was refused, 2 wrong usage, 70 a bug.
+//! The command line: one file a command. Exit codes: 0 done, 1 the input was refused or the system failed, 2 wrong usage,
+//! 70 a bug, 78 the configuration is wrong, which no restart changes.
 
 mod check;
 mod dossier;
@@ -7,6 +8,7 @@ mod health;
 mod import;
 mod keys;
 mod password;
+mod refused;
 mod run;
 mod schema;
 mod screen;
@@ -24,6 +26,8 @@ use crate::clock::UnixTime;
 use crate::config::{self, Config};
 use crate::sessions;
 use crate::store::{self, Store};
+
+use refused::Refused;
 
 /// A reverse-proxy authentication gateway: it issues, enforces and revokes JWTs.
 #[derive(Parser)]
@@ -69,16 +73,6 @@ enum Command {
     Health(ConfigPath),
 }
 
-/// Why a command ends with 1. The text is for the person at the terminal.
-#[derive(Debug)]
-struct Refused(String);
-
-impl<E: std::error::Error> From<E> for Refused {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -103,9 +97,9 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refused(text)) => {
-            screen::print(std::io::stderr(), format_args!("portcullis: {text}"));
-            ExitCode::FAILURE
+        Err(refused) => {
+            screen::print(std::io::stderr(), format_args!("portcullis: {refused}"));
+            refused.exit_code()
         }
     }
 }

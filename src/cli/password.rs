@@ -24,7 +24,7 @@ pub struct PasswordSource {
 impl PasswordSource {
     pub fn read(&self, username: &Username) -> Result<Secret, Refused> {
         if let Some(path) = &self.password_file {
-            let file = File::open(path).map_err(|error| Refused(format!("{}: {error}", path.display())))?;
+            let file = File::open(path).map_err(|error| Refused::Input(format!("{}: {error}", path.display())))?;
             return Ok(Secret::new(only_line(file, path.display())?.unwrap_or_default()));
         }
         let input = std::io::stdin();
@@ -33,7 +33,7 @@ impl PasswordSource {
         }
         let line = only_line(input.lock(), "standard input")?;
         let missing = "no password came on standard input; run it in a terminal, or give --password-file FILE";
-        Ok(Secret::new(line.ok_or_else(|| Refused(missing.into()))?))
+        Ok(Secret::new(line.ok_or_else(|| Refused::Input(missing.into()))?))
     }
 }
 
@@ -41,13 +41,13 @@ fn ask(username: &Username) -> Result<Secret, Refused> {
     let prompt = |text: &str| {
         let failed = |error| {
             let remedy = "give --password-file FILE, or the password on standard input through a pipe";
-            Refused(format!("there is no terminal to ask for the password on: {error}; {remedy}"))
+            Refused::Input(format!("there is no terminal to ask for the password on: {error}; {remedy}"))
         };
         rpassword::prompt_password(text).map_err(failed)
     };
     let first = prompt(&format!("Password for {username}: "))?;
     if prompt("Once more: ")? != first {
-        return Err(Refused("the two passwords differ; nothing was changed".into()));
+        return Err(Refused::Input("the two passwords differ; nothing was changed".into()));
     }
     Ok(Secret::new(first))
 }
@@ -55,7 +55,7 @@ fn ask(username: &Username) -> Result<Secret, Refused> {
 /// The one line there is, without its end and without the mark that some editors put at the beginning; `None` where there is
 /// nothing at all.
 fn only_line(source: impl Read, name: impl Display) -> Result<Option<String>, Refused> {
-    let refused = |why: &str| Refused(format!("{name}: {why}; nothing was changed"));
+    let refused = |why: &str| Refused::Input(format!("{name}: {why}; nothing was changed"));
     let mut bytes = Vec::new();
     let read = source.take(LARGEST + 1).read_to_end(&mut bytes);
     let length = read.map_err(|error| refused(&error.to_string()))?;
@@ -94,10 +94,10 @@ mod tests {
             (b"one\n \n", "several lines"),
             (b"p\xff", "UTF-8"),
         ] {
-            assert!(only_line(bad, "f").is_err_and(|Refused(text)| text.contains(why)), "{bad:?}");
+            assert!(only_line(bad, "f").is_err_and(|refused| refused.to_string().contains(why)), "{bad:?}");
         }
         let longest = "x".repeat(64 * 1024);
         assert!(only_line(longest.as_bytes(), "f").is_ok());
-        assert!(only_line(std::io::repeat(b'x'), "f").is_err_and(|Refused(text)| text.contains("64 KiB")));
+        assert!(only_line(std::io::repeat(b'x'), "f").is_err_and(|refused| refused.to_string().contains("64 KiB")));
     }
 }

@@ -102,7 +102,7 @@ pub fn read(token: &str) -> Result<String, Refused> {
         _ => text,
     };
     if bare.trim().is_empty() {
-        return Err(Refused("there is no token: it is empty, or nothing came on standard input".into()));
+        return Err(Refused::Input("there is no token: it is empty, or nothing came on standard input".into()));
     }
     Ok(bare.trim().to_owned())
 }
@@ -112,7 +112,7 @@ fn find_issuer<'a>(config: &'a Config, name: &str) -> Result<&'a str, Refused> {
     let mut trusted = config.tokens.trusted.iter().map(|trusted| trusted.issuer.as_str());
     trusted.clone().find(|issuer| *issuer == name).ok_or_else(|| {
         let remedy = "leave --issuer out for tokens of this gateway";
-        Refused(match trusted.next() {
+        Refused::Input(match trusted.next() {
             None => format!("tokens.trusted names no issuer {name:?}, nor any other; {remedy}"),
             Some(first) => {
                 let all = trusted.fold(first.to_owned(), |all, issuer| format!("{all}, {issuer}"));
@@ -135,7 +135,7 @@ async fn inspect(config: &Config, store: &Store, token: &str) -> Result<(), Refu
     dossier.lines.iter().for_each(say);
     claims.check_time(Moment { now, leeway: config.tokens.leeway })?;
     if !dossier.revocations.is_empty() {
-        return Err(Refused("the signature is good; the token has been revoked".into()));
+        return Err(Refused::Input("the signature is good; the token has been revoked".into()));
     }
     say(format_args!("verdict:  good until {}", claims.expires));
     Ok(())
@@ -167,7 +167,7 @@ impl What {
             (Kind::Token, key, keep_token_until(claims.expires, now), format!("Token {}", Shown(jti)))
         } else if let Some(jti) = self.jti {
             if jti.is_empty() {
-                return Err(Refused("no token has an empty jti".into()));
+                return Err(Refused::Input("no token has an empty jti".into()));
             }
             // When it expires is not known: as late as any token may.
             about.token = Some(jti.clone());
@@ -195,7 +195,7 @@ impl What {
 }
 
 fn unknown(username: &Username) -> Refused {
-    Refused(format!("there is no user {username}; `portcullis users list` shows all"))
+    Refused::Input(format!("there is no user {username}; `portcullis users list` shows all"))
 }
 
 /// Ends what was issued before a moment. All accounts take several transactions, so that a running gateway's own writes

@@ -158,7 +158,7 @@ impl Office {
             Ok(self.accounts.change(&username, change, now, keep_until).await?)
         })?;
         if changed.is_none() {
-            return Err(Refused(format!("there is no user {username}; `portcullis users list` shows all")));
+            return Err(Refused::Input(format!("there is no user {username}; `portcullis users list` shows all")));
         }
         witness.tell(event, &about);
         say(format_args!("User {username} {done}; a running gateway refuses the old tokens within a second"));
@@ -227,6 +227,6 @@ fn about(username: &Username, roles: Option<&Vec<Role>>) -> About {
 }
 
 fn parse_roles(roles: &[String]) -> Result<Vec<Role>, Refused> {
-    let parse = |role: &String| Role::parse(role).map_err(|error| Refused(format!("{role:?}: {error}")));
+    let parse = |role: &String| Role::parse(role).map_err(|error| Refused::Input(format!("{role:?}: {error}")));
     roles.iter().map(parse).collect()
 }

@@ -86,6 +86,19 @@ pub enum Error {
     App(#[from] app::Error),
 }
 
+impl Error {
+    /// Whether the configuration is wrong, so that a restart does not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Config(_) => true,
+            Self::App(error) => error.is_configuration(),
+            // Another process, or the system, may be the cause.
+            Self::Listen(_) | Self::Activation(_) | Self::Thread(_) | Self::Socket(_) | Self::HandOver(_) => false,
+            Self::NoMeeting => false,
+        }
+    }
+}
+
 /// sysexits.h: EX_SOFTWARE.
 pub const BUG: i32 = 70;
 

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Algorithm};
 use crate::store::{self, KeyList, KeyState, SigningKey, Store};
-use crate::tokens::{self, Foreign, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
+use crate::tokens::{self, Foreign, KeyError, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
 
 mod issuers;
 
@@ -38,7 +38,7 @@ pub enum KeyringError {
     Store(#[from] store::Error),
     /// A key that cannot be made or used.
     #[error(transparent)]
-    Key(#[from] tokens::KeyError),
+    Key(#[from] KeyError),
     /// A key set that the configuration names.
     #[error("tokens.trusted: the jwks_file of {issuer} cannot be used: {source}")]
     KeySet {
@@ -47,6 +47,17 @@ pub enum KeyringError {
         /// Why.
         source: KeySetError,
     },
+}
+
+impl KeyringError {
+    /// Whether a key of the configuration or of the store cannot be used, so that a restart does not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_configuration(),
+            Self::Key(KeyError::Algorithm { .. } | KeyError::Unreadable { .. }) | Self::KeySet { .. } => true,
+            Self::Key(KeyError::Random) => false,
+        }
+    }
 }
 
 /// The version of the key ring at which a token's key was last found in it; 0 is never.

@@ -313,6 +313,33 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the configuration names the wrong database or the wrong encryption key, so that a restart does not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::NotADatabase { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Sealed { .. }
+            | Self::WrongSeal { .. } => true,
+            Self::Missing { .. }
+            | Self::Create { .. }
+            | Self::Open { .. }
+            | Self::NoWal { .. }
+            | Self::Corrupt { .. }
+            | Self::ReadOnly { .. }
+            | Self::Full { .. }
+            | Self::Io { .. }
+            | Self::Gone { .. }
+            | Self::Replaced { .. }
+            | Self::Reopening
+            | Self::Busy
+            | Self::Seal
+            | Self::Closed
+            | Self::Thread(_)
+            | Self::Sqlite(_) => false,
+        }
+    }
+
     /// Whether the file is no longer the one that was opened.
     fn is_of_file(&self) -> bool {
         matches!(self, Self::Gone { .. } | Self::Replaced { .. } | Self::Reopening)

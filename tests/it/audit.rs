@@ -312,7 +312,7 @@ fn a_file_that_cannot_be_written() {
     let (config, ..) = setup.clone().write(folder.path());
     for arguments in [&["check"][..], &["run"], &["users", "add", "alice"]] {
         let done = cli_with(&config, arguments, &format!("{PASSWORD}\n"));
-        assert_eq!(done.status.code(), Some(1), "{arguments:?}: {done:?}");
+        assert_eq!(done.status.code(), Some(78), "{arguments:?}: {done:?}");
         assert!(said(&done).contains("log.audit: "), "{arguments:?}: {}", said(&done));
     }
     std::fs::create_dir(folder.path().join("none")).unwrap();

@@ -61,14 +61,14 @@ fn check_tells_all_that_is_wrong() {
     check(GOOD, 0, &["/"]);
     let rest = "upstreams: {app: {servers: [http://127.0.0.1:5000]}}\n";
     // Errors of form: line and column.
-    check("server: [\n", 1, &["gateway.yaml:"]);
-    check(&format!("servers: {{}}\n{GOOD}"), 1, &["servers", "gateway.yaml:1"]);
-    check(&format!("server: {{limits: {{bodies: 1}}}}\n{GOOD}"), 1, &["bodies"]);
+    check("server: [\n", 78, &["gateway.yaml:"]);
+    check(&format!("servers: {{}}\n{GOOD}"), 78, &["servers", "gateway.yaml:1"]);
+    check(&format!("server: {{limits: {{bodies: 1}}}}\n{GOOD}"), 78, &["bodies"]);
     // Errors of meaning: all at once, with key and remedy.
     let many = "server: {listen: [nonsense], timeouts: {idle: 5 parsecs}}\ntokens: {leeway: 6m}\n\
                 upstreams: {app: {servers: []}}\nroutes:\n  - {path: secret, upstream: app}\n  - {path: /x, upstream: nowhere}\n";
     let keys = ["server.listen", "server.timeouts.idle", "tokens.leeway", "upstreams.app", "routes[0]", "routes[1]"];
-    check(many, 1, &keys);
+    check(many, 78, &keys);
     for (routes, says) in [
         ("  - {path: /a, upstream: app}\n  - {path: /a, upstream: app}\n", "/a"),
         ("  - {path: /a, upstream: app}\n  - {path: /a/, upstream: app}\n", "/a"),
@@ -78,7 +78,7 @@ fn check_tells_all_that_is_wrong() {
         ("  - {path: /a, upstream: app, strip_prefix: /b}\n", "strip_prefix"),
         ("  - {path: /a, upstream: app, auth: {roles: ['a,b']}}\n", "roles"),
     ] {
-        check(&format!("{rest}routes:\n{routes}"), 1, &[says]);
+        check(&format!("{rest}routes:\n{routes}"), 78, &[says]);
     }
     for (section, says) in [
         ("tokens: {secret: too-short}\n", "32"),
@@ -96,7 +96,7 @@ fn check_tells_all_that_is_wrong() {
         } else {
             format!("{section}{GOOD}")
         };
-        check(&text, 1, &[says]);
+        check(&text, 78, &[says]);
     }
     let (_folder, path) = written("tokens: {secret: too-short-and-secret}\n");
     assert!(!said(&cli_with(&path, &["check"], "")).contains("too-short-and-secret"), "a secret is not repeated");
@@ -134,7 +134,7 @@ fn check_refuses_a_route_that_an_endpoint_hides_and_run_only_warns() {
     let setup = Setup::new(origin.address).and_routes(json!([{"path": "/login", "upstream": "app"}]));
     let (path, _, _) = setup.clone().write(folder.path());
     let done = cli_with(&path, &["check"], "");
-    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    assert_eq!(done.status.code(), Some(78), "{}", said(&done));
     let text = std::fs::read_to_string(&path).unwrap();
     // The route begins with the brace before its path.
     let line = text.lines().take_while(|line| !line.contains("/login")).count();
@@ -189,11 +189,11 @@ fn exit_codes() {
     let absent = good.with_file_name("absent.yaml");
     for command in ["check", "run"] {
         let done = cli_with(&absent, &[command], "");
-        assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+        assert_eq!(done.status.code(), Some(78), "{}", said(&done));
         assert!(said(&done).contains("absent.yaml"), "{}", said(&done));
     }
     let (_bad_folder, bad) = written("nonsense: 1\n");
-    assert_eq!(cli_with(&bad, &["run"], "").status.code(), Some(1));
+    assert_eq!(cli_with(&bad, &["run"], "").status.code(), Some(78));
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn certificates_that_cannot_be_used_are_refused_at_the_start() {
         ]),
     );
     let mut gateway = setup.spawn_in(Arc::clone(&authority.folder));
-    assert_eq!(gateway.await_end().code(), Some(1));
+    assert_eq!(gateway.await_end().code(), Some(78));
     await_that("it says why", || gateway.output().contains("server.tls.certificates[1].key: "));
     assert!(gateway.output().contains("one.test.key: is not the key of "), "{}", gateway.output());
 }

@@ -145,7 +145,7 @@ fn another_database_as_the_store_is_told_shortly() {
     let refused = |what: &str| {
         for command in [&["users", "list"][..], &["users", "add", "bob"], &["run"]] {
             let done = cli_with(&config, command, "correct horse battery\n");
-            assert_eq!(done.status.code(), Some(1), "{what}: {}", said(&done));
+            assert_eq!(done.status.code(), Some(78), "{what}: {}", said(&done));
             let told = said(&done);
             assert!(told.contains("another program's database") && !told.contains("CREATE"), "{what}: {told}");
         }

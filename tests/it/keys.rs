@@ -260,7 +260,7 @@ fn keys_that_cannot_be_opened_are_left_to_whoever_can() {
         std::fs::write(&path, config.to_string()).unwrap();
         for arguments in [&["revoke", kid.as_str()][..], &["rotate"], &["rotate", "--now"]] {
             let done = crate::harness::cli_with(&path, &[&["keys"], arguments].concat(), "");
-            assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+            assert_eq!(done.status.code(), Some(78), "{arguments:?}");
             assert!(said(&done).contains("store.encryption_key"), "{arguments:?}: {}", said(&done));
         }
     }
@@ -481,7 +481,7 @@ fn keys_are_encrypted_at_rest() {
     let wrong = plain.clone().set("store.encryption_key", json!("another key of more than 32 bytes, for tests"));
     for (setup, says) in [(&plain, "has no encryption key"), (&wrong, "another encryption key")] {
         let mut gateway = setup.clone().spawn_in(Arc::clone(&folder));
-        assert_eq!(gateway.await_end().code(), Some(1));
+        assert_eq!(gateway.await_end().code(), Some(78));
         let said = gateway.output();
         assert!(said.contains("store.encryption_key") && said.contains(says), "{said}");
         assert!(!said.contains("another key of"), "the encryption key is not repeated");

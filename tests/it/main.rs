@@ -61,6 +61,7 @@ mod storm;
 mod store_faults;
 mod io_faults;
 mod store_file;
+mod exit_codes;
 mod regression;
 mod wire_regression;
 mod streams;

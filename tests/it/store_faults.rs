@@ -299,7 +299,7 @@ fn a_database_that_is_no_database() {
     )
     .unwrap();
     let mut gateway = Setup::new(origin.address).spawn_in(Arc::clone(&folder));
-    assert_eq!(gateway.await_end().code(), Some(1), "{}", gateway.output());
+    assert_eq!(gateway.await_end().code(), Some(78), "{}", gateway.output());
     await_that("it names the file", || gateway.output().contains("portcullis.db"));
     assert!(!gateway.output().contains("panicked"), "{}", gateway.output());
 }

@@ -96,7 +96,7 @@ fn a_configuration_steers_no_terminal() {
         let text: String = std::fs::read_to_string(&config).unwrap().chars().map(escape).collect();
         std::fs::write(&config, text).unwrap();
         let done = cli_with(&config, &["check"], "");
-        assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+        assert_eq!(done.status.code(), Some(78), "{}", said(&done));
         assert!(harmless(&done).contains("pwned"), "{}", said(&done));
     }
 }

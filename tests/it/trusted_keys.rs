@@ -186,7 +186,7 @@ fn a_changed_file_of_keys_is_taken_up() {
     await_that("it is told", || gateway.output().contains("the old configuration stays"));
     assert_eq!(ask(&gateway, "/theirs/a", &by_new).status, 200);
     let checked = gateway.cli(&["check"], "");
-    assert_eq!(checked.status.code(), Some(1), "check finds what a start would");
+    assert_eq!(checked.status.code(), Some(78), "check finds what a start would");
     assert!(said(&checked).contains("it holds no key that can verify tokens"), "{}", said(&checked));
 }
 

@@ -5,6 +5,7 @@
 mod connection;
 mod disk;
 mod file;
+mod permissions;
 mod health;
 #[cfg(test)]
 mod injection;
@@ -89,6 +90,8 @@ impl Store {
         let path = connection::create(path)?;
         let shared = Shared::new(DatabaseFile::new(path));
         let (first, is_new) = shared.prepare()?;
+        // Not before: the file of another program is left as it is.
+        permissions::tighten(shared.file().path());
         let reader = |name| {
             let first = shared.open_for_reading()?;
             Worker::start(name, &shared, move |shared, queue| reader::run(shared, first, &queue))

@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::path::Path;
 
-use crate::cli::{Refused, load, say};
+use crate::cli::{Refused, load, say, warn};
 use crate::config::{self, Auth, Config, Registration, Route};
 use crate::gate::{explain, route};
 use crate::server;
 use crate::sessions;
+use crate::store::Store;
 use crate::telemetry::audit;
 use crate::upstream::Upstreams;
 
@@ -38,6 +39,7 @@ pub fn check(path: &Path) -> Result<(), Refused> {
     for note in notes(&config) {
         say(format_args!("note: {note}"));
     }
+    inspect(path, &config)?;
     say(format_args!("{}: good", path.display()));
     Ok(())
 }
@@ -50,6 +52,18 @@ fn judge(config: &Config) -> Result<(), Box<dyn Error>> {
     sessions::check_trusted(&config.tokens)?;
     route::Table::new(&config.routes)?;
     explain::check_hidden(config)?;
+    Ok(())
+}
+
+/// Reports what `run` would do with the database. It comes last, so that the routes are listed also on a machine without
+/// the database.
+fn inspect(path: &Path, config: &Config) -> Result<(), Refused> {
+    let findings = Store::inspect(&config.store).map_err(|error| {
+        if error.is_configuration() { Refused::Configuration(placed(path, error.to_string())) } else { error.into() }
+    })?;
+    for finding in findings {
+        if finding.is_warning() { warn(finding) } else { say(format_args!("note: {finding}")) }
+    }
     Ok(())
 }
 

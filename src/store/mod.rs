@@ -5,6 +5,7 @@
 
 mod revocation;
 mod attempt;
+mod finding;
 pub mod flask;
 mod session;
 mod seal;
@@ -19,6 +20,7 @@ use crate::model::{AccountId, Generation, Role, Username};
 use crate::secret::Secret;
 
 pub use attempt::{Attempt, Receipt, Tallies, Tally};
+pub use finding::Finding;
 pub use revocation::{Key, Kind, Revocation};
 pub use session::{
     Cleared, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,

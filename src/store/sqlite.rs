@@ -5,6 +5,7 @@
 mod connection;
 mod disk;
 mod file;
+mod inspect;
 mod permissions;
 mod health;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use worker::{Abandoned, Worker};
 pub(super) use connection::without_sql;
 #[cfg(test)]
 pub(crate) use injection::Injected;
+pub(super) use permissions::Exposed;
 
 /// Without another write for this long, one is tried, so that a fault is seen before a login meets it.
 const IDLE_WRITE: Duration = Duration::from_secs(60);

@@ -61,6 +61,8 @@ mod storm;
 mod store_faults;
 mod io_faults;
 mod store_file;
+mod store_check;
+mod store_modes;
 mod exit_codes;
 mod regression;
 mod wire_regression;

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::store::Error;
 
 /// How long another process's lock is waited for.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Marks the file as ours: "PORT".
 const APPLICATION_ID: i64 = 0x504f_5254;
@@ -130,7 +130,7 @@ fn connect(path: &Path) -> Result<Connection, Error> {
 }
 
 /// The schema's version, when the file is ours or empty.
-fn identify(connection: &Connection, path: &Path) -> Result<i64, Error> {
+pub(super) fn identify(connection: &Connection, path: &Path) -> Result<i64, Error> {
     let explain = |error| classify(error, path);
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(explain);
     // One look for all three: another process may be migrating. A savepoint, because there may be a transaction already.

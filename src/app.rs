@@ -112,12 +112,8 @@ impl App {
         // Before the store: a file that cannot be written is an error of the configuration.
         let sink = audit::Sink::open(&config.log.audit, shape)?;
         let store = Store::open(&config.store)?;
-        if store.is_new() {
-            tracing::warn!(
-                path = %store.path().display(),
-                "store.url: there was no database, an empty one was made; if there should be accounts, stop the gateway and \
-                 put the database or a backup there"
-            );
+        for warning in store.warnings() {
+            tracing::warn!("{warning}");
         }
         let keyring = Keyring::load(store.clone(), &config.tokens).await?;
         let sealed = store.seal_keys().await?;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::accounts::Legacy;
 use crate::cli::witness::Witness;
-use crate::cli::{ConfigPath, Refused, block_on, load, say};
+use crate::cli::{ConfigPath, Refused, block_on, load, open_store, say};
 use crate::clock::{self, UnixTime};
 use crate::config::{self, Config};
 use crate::model::{Shown, Username};
@@ -75,7 +75,7 @@ impl Flask {
         let database = Database::open(&self.file, &names)?;
         let (users, revoked) = (database.users()?, database.revoked()?);
         let mut witness = Witness::open(&config)?;
-        let store = Store::open(&config.store)?;
+        let store = open_store(&config)?;
         let mut taker = Taker { store, database, now: clock::now(), users: 0, revoked: 0 };
         let file = Some(("file", self.file.display().to_string()));
         let mut about = About { more: file, ..About::default() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use crate::cli::witness::Witness;
-use crate::cli::{ConfigPath, Refused, block_on, load, say};
+use crate::cli::{ConfigPath, Refused, block_on, load, open_existing_store, say};
 use crate::clock::{self, UnixTime};
 use crate::config::{Algorithm, Config};
 use crate::sessions::{STANDBY, last_use, make};
@@ -65,7 +65,7 @@ impl Keys {
 
 fn open(path: &ConfigPath) -> Result<(Config, Store), Refused> {
     let config = load(&path.path)?;
-    let store = Store::open_existing(&config.store)?;
+    let store = open_existing_store(&config)?;
     Ok((config, store))
 }
 

@@ -123,6 +123,20 @@ fn load(path: &Path) -> Result<Config, Refused> {
     Ok(config)
 }
 
+/// Opens the store, and makes it when it is missing; its warnings go to standard error.
+fn open_store(config: &Config) -> Result<Store, Refused> {
+    let store = Store::open(&config.store)?;
+    store.warnings().iter().for_each(warn);
+    Ok(store)
+}
+
+/// Opens the store, which must exist.
+fn open_existing_store(config: &Config) -> Result<Store, Refused> {
+    let store = Store::open_existing(&config.store)?;
+    store.warnings().iter().for_each(warn);
+    Ok(store)
+}
+
 /// The lookup of `${NAME}` that config is given.
 fn environment(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "this is that lookup")]

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::app;
 use crate::cli::witness::Witness;
-use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, say};
+use crate::cli::{ConfigPath, Refused, block_on, dossier, keep_generation_until, load, open_existing_store, say};
 use crate::clock::{self, UnixTime};
 use crate::config::Config;
 use crate::model::{AccountId, SessionId, Shown, Username};
@@ -75,13 +75,13 @@ impl Tokens {
         match self {
             Self::Inspect { token, config } => {
                 let config = load(&config.path)?;
-                let store = Store::open_existing(&config.store)?;
+                let store = open_existing_store(&config)?;
                 block_on(inspect(&config, &store, &read(&token)?))
             }
             Self::Revoke { what, issuer, config } => {
                 let config = load(&config.path)?;
                 let issuer = issuer.as_deref().map(|name| find_issuer(&config, name)).transpose()?;
-                let store = Store::open_existing(&config.store)?;
+                let store = open_existing_store(&config)?;
                 block_on(what.revoke(&config, &store, issuer))
             }
         }

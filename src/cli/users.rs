@@ -7,7 +7,7 @@ use clap::Subcommand;
 use crate::accounts::{Accounts, Applicant, Change, Hasher, Ledger};
 use crate::cli::password::PasswordSource;
 use crate::cli::witness::Witness;
-use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, say};
+use crate::cli::{ConfigPath, Refused, block_on, keep_generation_until, load, open_existing_store, open_store, say};
 use crate::clock;
 use crate::config::Config;
 use crate::model::{Household, Role, Username};
@@ -94,7 +94,7 @@ struct Office {
 impl Office {
     fn open(path: &ConfigPath, make: bool) -> Result<Self, Refused> {
         let config = load(&path.path)?;
-        let store = if make { Store::open(&config.store)? } else { Store::open_existing(&config.store)? };
+        let store = if make { open_store(&config)? } else { open_existing_store(&config)? };
         let hasher = Hasher::start(config.identity.password.argon2, 1)?;
         let accounts = Accounts::new(store.clone(), hasher, Ledger::default(), &config.identity);
         Ok(Self { config, store, accounts })
@@ -135,7 +135,7 @@ impl Users {
             }
             Self::Unlock { name, address, config } => {
                 let config = load(&config.path)?;
-                let store = Store::open_existing(&config.store)?;
+                let store = open_existing_store(&config)?;
                 let mut witness = Witness::open(&config)?;
                 let more = address.map(|address| ("address", address.to_string()));
                 let about = About { user: name.clone(), more, ..About::default() };

@@ -68,7 +68,7 @@ struct Inner {
     seal: Option<Seal>,
     /// Attempts that are still to be taken back.
     debts: Debts,
-    is_new: bool,
+    warnings: Vec<String>,
 }
 
 /// What a look at the store has found. Only comparing it with an earlier one of the same `Store` means something.
@@ -93,7 +93,14 @@ impl Store {
         let shared = Shared::new(DatabaseFile::new(path));
         let (first, is_new) = shared.prepare()?;
         // Not before: the file of another program is left as it is.
-        permissions::tighten(shared.file().path());
+        let mut warnings = permissions::tighten(shared.file().path());
+        if is_new {
+            warnings.push(format!(
+                "store.url: there was no database at {}, an empty one was made; where accounts are expected, put the \
+                 database or a backup there, with the gateway stopped",
+                shared.file().path().display()
+            ));
+        }
         let reader = |name| {
             let first = shared.open_for_reading()?;
             Worker::start(name, &shared, move |shared, queue| reader::run(shared, first, &queue))
@@ -101,7 +108,7 @@ impl Store {
         let (feeder, seeker, lister) = (reader("store-feed")?, reader("store-seek")?, reader("store-list")?);
         let writer = Worker::start("store-write", &shared, move |shared, queue| writer::run(shared, first, &queue))?;
         let debts = Debts::default();
-        Ok(Self(Arc::new(Inner { shared, writer, feeder, seeker, lister, seal, debts, is_new })))
+        Ok(Self(Arc::new(Inner { shared, writer, feeder, seeker, lister, seal, debts, warnings })))
     }
 
     /// Like [`Store::open`], but a missing file is an error: for commands that have nothing to look for in an empty one.
@@ -160,9 +167,9 @@ impl Store {
         self.0.shared.file().path()
     }
 
-    /// Whether the database was empty when it was opened: then there was none.
-    pub fn is_new(&self) -> bool {
-        self.0.is_new
+    /// What was found or done when the store was opened that the operator should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
     }
 
     /// Whether the last transaction was committed.

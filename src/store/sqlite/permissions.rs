@@ -74,28 +74,27 @@ pub(super) fn find_exposed(database: &Path) -> Vec<Exposed> {
     files.into_iter().filter_map(Exposed::find).collect()
 }
 
-/// Takes the rights away that are too many. A failure is a warning in the log: the gateway works all the same.
-pub(super) fn tighten(database: &Path) {
-    let mut changed = Vec::new();
+/// Takes the rights away that are too many; a warning for each thing that was done or could not be done.
+pub(super) fn tighten(database: &Path) -> Vec<String> {
+    let (mut changed, mut warnings) = (Vec::new(), Vec::new());
     for exposed in find_exposed(database) {
         match std::fs::set_permissions(&exposed.path, Permissions::from_mode(exposed.wanted)) {
             Ok(()) => changed.push(exposed.to_string()),
             Err(error) => {
                 let (path, readers) = (exposed.path.display(), exposed.readers());
-                tracing::warn!(
-                    %path,
-                    mode = format_args!("{:04o}", exposed.mode),
-                    "store.url: {readers} has access to the database, and its mode cannot be changed: {error}; \
-                     run `chmod {:o} {path}` as its owner",
-                    exposed.wanted
-                );
+                let (mode, wanted) = (exposed.mode, exposed.wanted);
+                warnings.push(format!(
+                    "store.url: {readers} has access to {path} (mode {mode:04o}), and the mode cannot be changed: {error}; \
+                     run `chmod {wanted:o} {path}` as its owner"
+                ));
             }
         }
     }
     if !changed.is_empty() {
         let files = changed.join(", ");
-        tracing::warn!(files, "store.url: other users had access to the database; the mode of its files was changed");
+        warnings.push(format!("store.url: other users had access to the database; modes were changed: {files}"));
     }
+    warnings
 }
 
 #[cfg(test)]

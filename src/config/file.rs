@@ -191,6 +191,10 @@ pub(super) struct Identity {
     pub password: Option<Password>,
     /// How often a password may be guessed: so many failures are free, then each doubles the wait, from 1s to 5m.
     pub attempts: Option<Attempts>,
+    /// Live sessions of one account, 1 to 10000. One login more ends the least recently used session of the client address
+    /// (IPv6: of the /64) that has most of them.
+    #[schemars(extend("default" = 100))]
+    pub sessions_per_account: Option<u64>,
 }
 
 /// How often a password may be guessed.

@@ -222,6 +222,8 @@ pub struct Identity {
     pub password: Password,
     /// How often a password may be guessed.
     pub attempts: Attempts,
+    /// Live sessions that an account may have; 1 to 10,000.
+    pub sessions_per_account: u32,
     /// Which pages of other origins may call the endpoints.
     pub cors: Option<Cors>,
 }

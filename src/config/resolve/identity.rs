@@ -42,7 +42,19 @@ pub(super) fn identity(reader: &mut Reader<'_>, written: file::Identity) -> Iden
         written.cors.and_then(|cors| super::cors::cors(reader, &key.name("cors").name("origins"), &cors.origins));
     let refresh_rotation = refresh_rotation(reader, written.refresh_rotation.unwrap_or_default());
     let prefix = prefix.unwrap_or_default();
-    Identity { prefix, responses, registration, users, refresh_rotation, password, attempts, cors }
+    let sessions = reader.number(&key.name("sessions_per_account"), written.sessions_per_account, 100, 1..=10_000);
+    let sessions_per_account = u32::try_from(sessions).unwrap_or(100);
+    Identity {
+        prefix,
+        responses,
+        registration,
+        users,
+        refresh_rotation,
+        password,
+        attempts,
+        sessions_per_account,
+        cors,
+    }
 }
 
 fn parse_prefix(text: &str) -> Result<String, Fault> {

@@ -40,6 +40,7 @@ routes: [{path: /, upstream: app}]
         ("min_length: 8", "min_length: 9", vec![]),
         ("min_length: 8", "min_length: 8}, refresh_rotation: {enabled: true", vec![]),
         ("registration: open", "registration: open, attempts: {per_account: 9/m}", vec![]),
+        ("registration: open", "registration: open, sessions_per_account: 5", vec![]),
         ("http://h", "https://i", vec![]),
         ("path: /,", "path: /*, auth: public,", vec![]),
         ("format: text, level: info", "format: auto, level: debug", vec!["log.format", "log.level"]),

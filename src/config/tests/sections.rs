@@ -158,6 +158,8 @@ fn numbers_durations_and_sizes() {
     ");
     assert_snapshot!(errors("identity: {password: {argon2: {iterations: 0}}}"), @"gateway.yaml:1: identity.password.argon2.iterations: must be from 1 to 1000");
     assert_snapshot!(errors("identity: {password: {argon2: {parallelism: 0}}}"), @"gateway.yaml:1: identity.password.argon2.parallelism: must be from 1 to 64");
+    assert_snapshot!(errors("identity: {sessions_per_account: 0}"), @"gateway.yaml:1: identity.sessions_per_account: must be from 1 to 10000");
+    assert_snapshot!(errors("identity: {sessions_per_account: 10001}"), @"gateway.yaml:1: identity.sessions_per_account: must be from 1 to 10000");
 }
 
 #[test]

@@ -274,6 +274,8 @@ fn switches() {
     assert_eq!(load("admin: {listen: null}").admin, None);
     assert_eq!(load("identity: {users: off}").identity.users, UsersAccess::Off);
     assert_eq!(load("identity: {users: false}").identity.users, UsersAccess::Off);
+    assert_eq!(load("").identity.sessions_per_account, 100);
+    assert_eq!(load("identity: {sessions_per_account: 10000}").identity.sessions_per_account, 10_000);
     for (text, grace) in [
         ("{}", None),
         ("{grace: 20s}", None),

@@ -11,7 +11,7 @@ use crate::accounts::{Accounts, HashError, Hasher, Ledger};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{self, Answerers, Gate, Worker, route};
-use crate::identity::{Identity, openapi};
+use crate::identity::{Identity, ListingLimiter, openapi};
 use crate::sessions::{Blocklist, Freshness, Keyring, KeyringError, Sessions, Truth};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -96,6 +96,7 @@ struct Lasting {
     freshness: Freshness,
     hasher: Hasher,
     attempts: Ledger,
+    listings: ListingLimiter,
     metrics: Metrics,
     access: access::Writer,
     audit: audit::Writer,
@@ -130,6 +131,7 @@ impl App {
             freshness: feed.freshness().clone(),
             hasher: Hasher::start(config.identity.password.argon2, cores())?,
             attempts: Ledger::default(),
+            listings: ListingLimiter::default(),
             store,
             metrics,
             access,
@@ -250,7 +252,8 @@ impl Lasting {
         let sessions = Arc::new(Sessions::new(&config, truth, longest));
         let attempts = self.attempts.clone();
         let accounts = Accounts::new(self.store.clone(), self.hasher.clone(), attempts, &config.identity);
-        let identity = Identity::new(accounts, Arc::clone(&sessions), self.audit.clone(), &config);
+        let (audit, listings) = (self.audit.clone(), self.listings.clone());
+        let identity = Identity::new(accounts, Arc::clone(&sessions), audit, listings, &config);
         let past = previous.map(|previous| previous.gate.upstreams());
         let upstreams = Upstreams::new(&config, past).map_err(|error| Error::Upstreams(error.into()))?;
         let answerers = Answerers { identity, sessions, upstreams };

@@ -1,12 +1,14 @@
 //! POST /login: a session for whoever knows the password.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::accounts::{self, Attempt};
+use crate::accounts::{self, Account, Attempt};
 use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
 use crate::message::{Body, Incoming, Rejection};
-use crate::sessions::Refusal;
+use crate::sessions::{Pair, Refusal, Ticket};
 
 impl Identity {
     pub(super) async fn log_in(
@@ -34,13 +36,26 @@ impl Identity {
             Err(error) => return Err(error.into()),
         };
         let ticket = self.sessions.begin(signer, device(origin, headers), origin.now);
-        let pair = match self.sessions.open(ticket, &account).await {
-            Ok(pair) => pair,
-            // The account changed while its password was being checked: what was checked holds no more.
-            Err(Refusal::Revoked) => return Err(Rejection::WrongCredentials { unknown: None }),
-            Err(refusal) => return Err(refusal.into()),
-        };
+        let message = format!("Logged in as {}", account.username);
+        let pair = self.open_session(origin, ticket, account).await?;
         self.note_pair(origin.trail, &pair);
-        Ok(answer(StatusCode::OK, &with_pair(format!("Logged in as {}", account.username), pair)))
+        Ok(answer(StatusCode::OK, &with_pair(message, pair)))
+    }
+
+    /// Opens a session, in a task of its own: the audit has the sessions that it ends even when the client leaves.
+    async fn open_session(&self, origin: Origin<'_>, ticket: Ticket, account: Account) -> Result<Pair, Rejection> {
+        let (sessions, audit) = (Arc::clone(&self.sessions), origin.trail.client_audit());
+        let opening = tokio::spawn(async move {
+            let evicted = sessions.open(&ticket, &account).await?;
+            evicted.iter().for_each(|session| audit.session_evicted(account.username.as_str(), session));
+            sessions.issue(&ticket, &account)
+        });
+        match opening.await {
+            Ok(Ok(pair)) => Ok(pair),
+            // The account changed while its password was being checked: what was checked holds no more.
+            Ok(Err(Refusal::Revoked)) => Err(Rejection::WrongCredentials { unknown: None }),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Err(ended) => Err(Rejection::Unavailable(ended.into())),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! What the gateway answers itself: a closed list of endpoints, one file a verb. Section 1 of the contract.
 
 mod fields;
+mod listing;
 mod login;
 mod logout;
 pub mod openapi;
+mod paging;
 mod password;
 mod refresh;
 mod refusal;
@@ -30,6 +32,9 @@ use crate::sessions::{Caller, Device, Pair, Sessions};
 use crate::telemetry::audit;
 use crate::tokens::TokenType;
 
+pub use listing::ListingLimiter;
+
+use listing::ListingPermit;
 use trail::Trail;
 
 /// Characters of a User-Agent that are kept with a session.
@@ -190,14 +195,22 @@ pub struct Identity {
     accounts: Accounts,
     sessions: Arc<Sessions>,
     audit: audit::Writer,
+    listings: ListingLimiter,
     settings: config::Identity,
     timeouts: ServerTimeouts,
 }
 
 impl Identity {
-    /// Builds the part.
-    pub fn new(accounts: Accounts, sessions: Arc<Sessions>, audit: audit::Writer, config: &config::Config) -> Self {
-        Self { accounts, sessions, audit, settings: config.identity.clone(), timeouts: config.server.timeouts }
+    /// Builds the part; `listings` is that of the process.
+    pub fn new(
+        accounts: Accounts,
+        sessions: Arc<Sessions>,
+        audit: audit::Writer,
+        listings: ListingLimiter,
+        config: &config::Config,
+    ) -> Self {
+        let (settings, timeouts) = (config.identity.clone(), config.server.timeouts);
+        Self { accounts, sessions, audit, listings, settings, timeouts }
     }
 
     /// How the endpoints are configured.
@@ -238,7 +251,7 @@ impl Identity {
             Endpoint::LogoutRefresh => self.log_out(TokenType::Refresh, origin, &head.headers).await,
             Endpoint::Logout => self.log_out_of_session(origin, &head.headers).await,
             Endpoint::LogoutAll => self.log_out_everywhere(origin, &head.headers).await,
-            Endpoint::Sessions => self.list_sessions(origin, &head.headers).await,
+            Endpoint::Sessions => self.list_sessions(origin, &head.headers, &head.uri).await,
             Endpoint::Session => {
                 let id = own_part(&self.settings, path).and_then(|path| endpoint.fit(path)).unwrap_or_default();
                 self.end_session(id, origin, &head.headers).await
@@ -286,7 +299,16 @@ fn with_pair(message: String, pair: Pair) -> Value {
 
 /// A JSON answer that nobody may keep.
 fn answer(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::Full(Bytes::from(value.to_string())));
+    json_response(status, Bytes::from(value.to_string()))
+}
+
+/// The same with 200 for a listing, which holds its permit until it is written.
+fn listing_answer(value: &Value, permit: ListingPermit) -> Response<Body> {
+    json_response(StatusCode::OK, permit.keep_with(value.to_string().into_bytes()))
+}
+
+fn json_response(status: StatusCode, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::Full(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

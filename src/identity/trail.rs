@@ -1,11 +1,14 @@
 //! What is noted of a request while an endpoint answers it: for its audit line, which none can go without.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 
 use http::Method;
 
+use crate::clock::UnixTime;
 use crate::identity::{Asker, Endpoint, Identity, Origin};
 use crate::message::Rejection;
+use crate::model::SessionId;
 use crate::sessions::Pair;
 use crate::telemetry::audit::{About, Actor, Event, Line, Outcome, Writer};
 use crate::tokens::Claims;
@@ -49,6 +52,13 @@ impl<'a> Trail<'a> {
     /// As the handlers are told.
     pub fn origin(&self) -> Origin<'_> {
         Origin { address: self.asker.address, now: self.asker.now, trail: self }
+    }
+
+    /// Writes further lines of the client, also after its request.
+    pub fn client_audit(&self) -> ClientAudit {
+        let Asker { address, now, request_id } = self.asker;
+        let (user_agent, request_id) = (self.user_agent.clone(), request_id.to_owned());
+        ClientAudit { audit: self.audit.clone(), address, now, user_agent, request_id }
     }
 
     /// Notes that it is another event than its endpoint's.
@@ -98,6 +108,26 @@ impl Drop for Trail<'_> {
         if !self.written.get() {
             self.write(Outcome::Unknown);
         }
+    }
+}
+
+/// Writes audit lines of one client: for a task that goes on when the client has left.
+pub(super) struct ClientAudit {
+    audit: Writer,
+    address: IpAddr,
+    now: UnixTime,
+    user_agent: Option<String>,
+    request_id: String,
+}
+
+impl ClientAudit {
+    /// Writes that a login of `user` has ended `session`.
+    pub fn session_evicted(&self, user: &str, session: &SessionId) {
+        let Self { audit, address, now, user_agent, request_id } = self;
+        let about =
+            About { user: Some(user.to_owned()), session: Some(session.as_str().to_owned()), ..About::default() };
+        let actor = Actor::Client { address: *address, user_agent: user_agent.as_deref(), request_id };
+        audit.write(Line::new(*now, Event::SessionEvicted, Outcome::Success, actor, &about));
     }
 }
 

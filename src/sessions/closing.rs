@@ -3,17 +3,14 @@
 use crate::clock::UnixTime;
 use crate::model::{Generation, SessionId};
 use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until};
-use crate::store::{Ended, Kind, Revocation, SessionRow};
+use crate::store::{Cursor, Ended, Kind, Revocation, SessionPage, SessionRow};
 
-/// Sessions that are listed at most.
-pub const LISTED: usize = 1000;
-
-/// What is listed of the sessions of an account.
+/// A page of the sessions of an account.
 pub struct List {
-    /// The last used first, [`LISTED`] at most.
+    /// The last used first.
     pub rows: Vec<SessionRow>,
-    /// Whether there are others, which were last used before all of these.
-    pub more: bool,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Cursor>,
 }
 
 impl Sessions {
@@ -52,16 +49,22 @@ impl Sessions {
         raised.map(drop).ok_or(Refusal::Revoked)
     }
 
-    /// The live sessions of the caller's account.
+    /// A page of the live sessions of the caller's account.
     ///
     /// # Errors
     /// [`Refusal::Revoked`] when the caller's token has died meanwhile; the store's.
-    pub async fn list(&self, caller: &Caller, now: UnixTime) -> Result<List, Refusal> {
-        let rows = self.store.list_sessions(self.warrant(caller).await?, now, LISTED + 1).await?;
+    pub async fn list(&self, caller: &Caller, now: UnixTime, page: SessionPage) -> Result<List, Refusal> {
+        let limit = page.limit;
+        // One more than is shown tells whether there is a next page.
+        let page = SessionPage { limit: limit.saturating_add(1), ..page };
+        let rows = self.store.list_sessions(self.warrant(caller).await?, now, page).await?;
         let mut rows = rows.ok_or(Refusal::Revoked)?;
-        let more = rows.len() > LISTED;
-        rows.truncate(LISTED);
-        Ok(List { rows, more })
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_next = rows.len() > limit;
+        rows.truncate(limit);
+        let last = rows.last().filter(|_| has_next);
+        let next = last.map(|row| Cursor { last_used: row.last_used, id: row.id.clone() });
+        Ok(List { rows, next })
     }
 
     /// Ends one session of the caller's account; false when it has none that is called `session` and lives.

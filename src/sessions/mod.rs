@@ -18,10 +18,10 @@ use crate::model::{SessionId, TokenId};
 use crate::store::{Account, Kind, NewSession, RETENTION, Revocation, Store};
 use crate::tokens::{self, Moment, New, Ring, SignError};
 
-pub use crate::store::{SessionRow, Warrant};
+pub use crate::store::{Cursor, SessionPage, SessionRow, Warrant};
 pub use crate::tokens::{KeySet, KeySetError, TokenType};
 pub use blocklist::Blocklist;
-pub use closing::{LISTED, List};
+pub use closing::List;
 pub use credential::{Caller, Signed};
 pub use feed::{Feed, Freshness};
 pub use keyring::{Keyring, KeyringError, STANDBY, check_trusted, last_use, make};
@@ -92,6 +92,9 @@ pub struct Ticket {
     session: SessionId,
     at: UnixTime,
     expires: UnixTime,
+    access_expires: UnixTime,
+    /// Live sessions that the account may have.
+    limit: u32,
     device: Device,
 }
 
@@ -102,6 +105,8 @@ impl Ticket {
             id: self.session.clone(),
             at: self.at,
             expires: self.expires,
+            access_expires: self.access_expires,
+            limit: self.limit,
             address: self.device.address.clone(),
             user_agent: self.device.user_agent.clone(),
         }
@@ -149,6 +154,8 @@ struct Settings {
     style: ResponseStyle,
     /// Where refresh tokens rotate.
     rotation: Option<config::RefreshRotation>,
+    /// Live sessions that an account may have.
+    sessions_per_account: u32,
     /// The longest life of any token ever issued.
     longest: Duration,
 }
@@ -170,6 +177,7 @@ impl Sessions {
                 headers: config.identity_headers.iter().map(|header| header.source.clone()).collect(),
                 style: config.identity.responses,
                 rotation: config.identity.refresh_rotation,
+                sessions_per_account: config.identity.sessions_per_account,
                 longest,
             },
         }
@@ -259,19 +267,26 @@ impl Sessions {
 
     /// What a session that begins now will be called, and how long it can live.
     pub fn begin(&self, signer: Signer, device: Device, now: UnixTime) -> Ticket {
-        let expires = now + self.settings.tokens.refresh_ttl;
-        Ticket { signer, session: SessionId::random(), at: now, expires, device }
+        let tokens = &self.settings.tokens;
+        Ticket {
+            signer,
+            session: SessionId::random(),
+            at: now,
+            expires: now + tokens.refresh_ttl,
+            access_expires: now + tokens.access_ttl,
+            limit: self.settings.sessions_per_account,
+            device,
+        }
     }
 
     /// Opens a session for an account whose password was just checked; `account` is as it was read before the check.
+    /// Returns the sessions that ended, because the account had as many as it may have.
     ///
     /// # Errors
     /// [`Refusal::Revoked`] when the account changed since it was read; the store's.
-    pub async fn open(&self, ticket: Ticket, account: &Account) -> Result<Pair, Refusal> {
-        if !self.store.open_session(ticket.row(), account.id, account.generation).await? {
-            return Err(Refusal::Revoked);
-        }
-        self.issue(&ticket, account)
+    pub async fn open(&self, ticket: &Ticket, account: &Account) -> Result<Vec<SessionId>, Refusal> {
+        let evicted = self.store.open_session(ticket.row(), account.id, account.generation).await?;
+        evicted.ok_or(Refusal::Revoked)
     }
 
     /// Signs both tokens of a session whose row is in the store.

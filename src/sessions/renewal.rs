@@ -77,6 +77,7 @@ impl Sessions {
             generation: account.generation,
             at: now,
             expires: claims.expires.max(next).max(now + tokens.access_ttl),
+            access_expires: now + tokens.access_ttl,
         };
         // Other services' tokens belong to no session.
         let Some(session) = &claims.session else {

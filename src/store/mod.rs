@@ -23,7 +23,8 @@ pub use attempt::{Attempt, Receipt, Tallies, Tally};
 pub use finding::Finding;
 pub use revocation::{Key, Kind, Revocation};
 pub use session::{
-    Cleared, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionRow, Successor, Use, Warrant,
+    Cleared, Cursor, Ended, NewPassword, NewSession, RETENTION, Refreshed, Rotation, SessionPage, SessionRow,
+    Successor, Use, Warrant,
 };
 #[cfg(test)]
 pub(crate) use sqlite::Injected;

@@ -20,6 +20,12 @@ pub struct NewSession {
     pub at: UnixTime,
     /// When its last token expires, as far as is known yet.
     pub expires: UnixTime,
+    /// When its access token expires.
+    pub access_expires: UnixTime,
+    /// How many live sessions the account may have, this one included; only [`Store::open_session`] looks at it.
+    ///
+    /// [`Store::open_session`]: crate::store::Store::open_session
+    pub limit: u32,
     /// Where the client is, for the user to recognise it.
     pub address: Option<String>,
     /// What the client says it is, for the user to recognise it.
@@ -39,6 +45,8 @@ pub struct Use {
     pub at: UnixTime,
     /// When the last token of the session expires, the successors included.
     pub expires: UnixTime,
+    /// When the access token expires that this refresh gives.
+    pub access_expires: UnixTime,
 }
 
 /// What a refresh token is turned in for, where refresh tokens rotate.
@@ -122,6 +130,24 @@ pub struct SessionRow {
     pub address: Option<String>,
     /// What the client said it was at the login.
     pub user_agent: Option<String>,
+}
+
+/// A place in the list of an account's sessions: the one that a page ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its last login or refresh.
+    pub last_used: UnixTime,
+    /// Its id.
+    pub id: SessionId,
+}
+
+/// Which part of a list of sessions is wanted.
+#[derive(Clone, Debug)]
+pub struct SessionPage {
+    /// The sessions after this one; `None`: the first page.
+    pub after: Option<Cursor>,
+    /// The largest number of sessions.
+    pub limit: u32,
 }
 
 /// What became of an administrator's wish to delete all accounts but his own.

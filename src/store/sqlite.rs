@@ -19,6 +19,7 @@ mod keys;
 mod meta;
 mod accounts;
 mod sessions;
+mod eviction;
 mod rotation;
 mod revocations;
 mod import;

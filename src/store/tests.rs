@@ -50,6 +50,8 @@ pub(crate) fn session(id: &str) -> NewSession {
         id: SessionId::new(id),
         at: AT,
         expires: AT + HOUR,
+        access_expires: AT + SECOND * 900,
+        limit: 1000,
         address: Some("192.0.2.1".into()),
         user_agent: Some("curl/8".into()),
     }
@@ -73,7 +75,8 @@ pub(crate) fn token(jti: &str) -> Revocation {
 }
 
 pub(crate) fn by(account: AccountId, generation: Generation) -> Use {
-    Use { token: Key::token(None, "refresh"), account, generation, at: AT, expires: AT + HOUR }
+    let (expires, access_expires) = (AT + HOUR, AT + SECOND * 900);
+    Use { token: Key::token(None, "refresh"), account, generation, at: AT, expires, access_expires }
 }
 
 #[tokio::test]

@@ -53,6 +53,8 @@ pub enum Event {
     LogoutAll,
     /// A user ends one of his sessions by its id.
     SessionEnd,
+    /// A login ends a session, because the account has as many as it may have.
+    SessionEvicted,
     /// A user changes his password.
     Password,
     /// An administrator deletes all other accounts.
@@ -96,6 +98,7 @@ impl Event {
             Self::Logout => "logout",
             Self::LogoutAll => "logout_all",
             Self::SessionEnd => "session_end",
+            Self::SessionEvicted => "session.evicted",
             Self::Password => "password",
             Self::UsersDelete => "users_delete",
             Self::UserAdd => "user_add",

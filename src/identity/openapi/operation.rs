@@ -9,7 +9,7 @@ use crate::config::{self, IdentityHeader, IdentitySource, Registration, UsersAcc
 use crate::identity::Endpoint;
 use crate::identity::openapi::responses::{Answers, Good};
 use crate::identity::openapi::schema;
-use crate::identity::users::{LARGEST_PAGE, PAGE};
+use crate::identity::paging::{LARGEST_PAGE, PAGE};
 use crate::message::Rejection;
 use crate::model::{ADMIN, ResponseStyle, UsernameError};
 use crate::sessions::Refusal;
@@ -79,8 +79,10 @@ impl Operation {
             }
             Endpoint::LogoutAll => Self::told("logoutAll", "End all sessions", &["access"], live(false)),
             Endpoint::Sessions => Self {
+                parameters: page("The `next` of the page before", &schema::cursor()),
                 good: Some((StatusCode::OK, Good::Json("Sessions"))),
-                ..Self::told("listSessions", "List the sessions that are open", &["access"], live(false))
+                refusals: all([live(false), vec![too_many()]]),
+                ..Self::told("listSessions", "List the sessions that are open", &["access"], Vec::new())
             },
             Endpoint::Session => end_session(),
             Endpoint::Password => change_password(settings),
@@ -248,16 +250,26 @@ fn users(method: &str, settings: &config::Identity) -> Operation {
         let good = Some((StatusCode::OK, Good::Json("Message")));
         return Operation { id: "deleteUsers", summary: "Delete all other accounts", good, ..operation };
     }
-    let parameters = vec![
-        json!({ "name": "after", "in": "query", "schema": { "type": "string" }, "description": "Names after this one" }),
+    Operation {
+        id: "listUsers",
+        summary: "List accounts in the order of their names",
+        parameters: page("Names after this one", &json!({ "type": "string" })),
+        good: Some((StatusCode::OK, Good::Json("Users"))),
+        refusals: all([operation.refusals, vec![too_many()]]),
+        ..operation
+    }
+}
+
+/// The parameters of a listing with pages.
+fn page(description: &str, after: &Value) -> Vec<Value> {
+    vec![
+        json!({ "name": "after", "in": "query", "schema": after, "description": description }),
         json!({
             "name": "limit",
             "in": "query",
             "schema": { "type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE },
         }),
-    ];
-    let good = Some((StatusCode::OK, Good::Json("Users")));
-    Operation { id: "listUsers", summary: "List accounts in the order of their names", parameters, good, ..operation }
+    ]
 }
 
 fn all<const N: usize>(lists: [Vec<Rejection>; N]) -> Vec<Rejection> {

@@ -4,14 +4,18 @@ use serde_json::{Map, Value, json};
 
 use crate::accounts::MAX_PASSWORD;
 use crate::config;
+use crate::identity::paging::LARGEST_PAGE;
 use crate::model::Username;
-use crate::sessions::LISTED;
 
 /// Those of good answers, by name.
 pub(super) fn components() -> Value {
     let text = json!({ "type": "string" });
     let token = json!({ "type": "string", "pattern": r"^[\w-]+\.[\w-]+\.[\w-]+$" });
     let time = json!({ "type": "string", "format": "date-time" });
+    let next = json!({
+        "type": ["string", "null"],
+        "description": "What to give as `after` for the next page; null on the last one",
+    });
     json!({
         "Message": object(&json!({ "message": text })),
         "Pair": object(&json!({ "message": text, "access_token": token, "refresh_token": token })),
@@ -25,23 +29,15 @@ pub(super) fn components() -> Value {
             "user_agent": { "type": ["string", "null"] },
             "current": { "type": "boolean" },
         })),
-        "Sessions": {
-            "type": "object",
-            "properties": {
-                "sessions": {
-                    "type": "array",
-                    "items": { "$ref": "#/components/schemas/Session" },
-                    "maxItems": LISTED,
-                    "description": "The last used first",
-                },
-                "more": {
-                    "const": true,
-                    "description": "There are others, last used before all of these; absent where there are none",
-                },
+        "Sessions": object(&json!({
+            "sessions": {
+                "type": "array",
+                "items": { "$ref": "#/components/schemas/Session" },
+                "maxItems": LARGEST_PAGE,
+                "description": "The last used first",
             },
-            "required": ["sessions"],
-            "additionalProperties": false,
-        },
+            "next": next,
+        })),
         "User": object(&json!({
             "username": text,
             "roles": { "type": "array", "items": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$" } },
@@ -51,13 +47,19 @@ pub(super) fn components() -> Value {
             "keys": { "type": "array", "items": { "type": "object", "required": ["kty", "kid", "alg"] } },
         })),
         "Users": object(&json!({
-            "users": { "type": "array", "items": { "$ref": "#/components/schemas/User" } },
-            "next": {
-                "type": ["string", "null"],
-                "description": "What to give as `after` for the next page; null on the last one",
+            "users": {
+                "type": "array",
+                "items": { "$ref": "#/components/schemas/User" },
+                "maxItems": LARGEST_PAGE,
             },
+            "next": next,
         })),
     })
+}
+
+/// A place in the list of sessions.
+pub(super) fn cursor() -> Value {
+    json!({ "type": "string", "format": "cursor", "pattern": "^[0-9]{1,18}[.][0-9A-Za-z-]{1,36}$" })
 }
 
 /// An object of exactly these properties.

@@ -27,7 +27,7 @@ const RACERS: u32 = 64;
 // pace may begin a little in the future, because requests overtake each other; one that begins far in it is of a clock
 // that was set back.
 const PROCEED: &str = "UPDATE session SET last_used = max(last_used, ?4), expires = max(expires, ?5),
-    newest = coalesce(?10, newest),
+    access_expires = max(access_expires, ?12), newest = coalesce(?10, newest),
     pace_uses = iif(abs(pace_begin - ?4) < ?8, pace_uses + 1, 1),
     pace_begin = iif(abs(pace_begin - ?4) < ?8, pace_begin, ?4)
     WHERE id = ?1 AND account = ?2
@@ -40,7 +40,8 @@ const LOOK: &str = "SELECT newest, pace_begin FROM session WHERE id = ?1 AND acc
     AND EXISTS (SELECT 1 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0)
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?4, ?5))";
 
-const NOTE: &str = "UPDATE session SET last_used = max(last_used, ?2), expires = max(expires, ?3) WHERE id = ?1";
+const NOTE: &str = "UPDATE session SET last_used = max(last_used, ?2), expires = max(expires, ?3),
+    access_expires = max(access_expires, ?4) WHERE id = ?1";
 
 const REMEMBER: &str = "INSERT INTO rotation (session, token, successor, issued, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
 
@@ -115,7 +116,8 @@ impl Refresh<'_> {
             PACE_TIME,
             PACE,
             successor.map(|key| key.0),
-            newest.0
+            newest.0,
+            self.by.access_expires.millis()
         ])?;
         Ok(changed == 1)
     }
@@ -177,7 +179,9 @@ impl Refresh<'_> {
             return Ok(Refreshed::Refused);
         }
         if in_grace(&successor) && self.race()? {
-            let values = params![self.session.as_str(), self.by.at.millis(), self.by.expires.millis()];
+            let by = self.by;
+            let values =
+                params![self.session.as_str(), by.at.millis(), by.expires.millis(), by.access_expires.millis()];
             self.connection.prepare_cached(NOTE)?.execute(values)?;
         } else if !self.proceed(newest, None)? {
             return Ok(self.look()?.map_or(Refreshed::Refused, State::too_often));

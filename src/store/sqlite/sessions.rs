@@ -4,13 +4,14 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::transaction::WriteConnection;
-use super::{Store, revocations};
+use super::{Store, eviction, revocations};
 use crate::clock::UnixTime;
 use crate::model::{AccountId, Generation, SessionId};
-use crate::store::{Ended, Error, Key, Kind, NewSession, RETENTION, Revocation, SessionRow, Warrant};
+use crate::store::{Ended, Error, Key, Kind, NewSession, RETENTION, Revocation, SessionPage, SessionRow, Warrant};
 
-const OPEN: &str = "INSERT INTO session (id, account, created, last_used, expires, address, user_agent, generation)
-    SELECT ?1, id, ?4, ?4, ?5, ?6, ?7, generation FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0";
+const OPEN: &str = "INSERT INTO session
+    (id, account, created, last_used, expires, address, user_agent, generation, access_expires)
+    SELECT ?1, id, ?4, ?4, ?5, ?6, ?7, generation, ?8 FROM account WHERE id = ?2 AND generation = ?3 AND disabled = 0";
 
 const FIND: &str = "SELECT id, account, created, last_used, expires, address, user_agent FROM session WHERE id = ?1";
 
@@ -18,9 +19,10 @@ const HONOUR: &str = "SELECT id, generation FROM account
     WHERE username = ?1 AND generation = ?2 AND disabled = 0
     AND NOT EXISTS (SELECT 1 FROM revocation WHERE key IN (?3, ?4))";
 
-// A session of an earlier generation has ended.
+// A session of an earlier generation has ended. The index session_account_used gives this order backwards: nothing is sorted.
 const LIST: &str = "SELECT id, account, created, last_used, expires, address, user_agent FROM session
-    WHERE account = ?1 AND generation = ?2 AND expires > ?3 ORDER BY last_used DESC, id";
+    WHERE account = ?1 AND generation = ?2 AND (last_used, id) < (?4, ?5) AND expires > ?3
+    ORDER BY last_used DESC, id DESC";
 
 const IS_LIVE: &str = "SELECT EXISTS
     (SELECT 1 FROM session WHERE id = ?1 AND account = ?2 AND generation = ?3 AND expires > ?4)";
@@ -30,7 +32,8 @@ const IS_REVOKED: &str = "SELECT EXISTS (SELECT 1 FROM revocation WHERE key = ?1
 const END: &str = "DELETE FROM session WHERE id = ?1 RETURNING expires";
 
 impl Store {
-    /// Opens a session; false, and nothing done, unless the account exists, is enabled and has exactly that generation.
+    /// Opens a session, and ends those that exceed the account's limit, at most 100. Returns the ended ones; `None`, and
+    /// nothing done, unless the account exists, is enabled and has exactly that generation.
     ///
     /// # Errors
     /// The store's. An id that is in use already is [`Error::Sqlite`].
@@ -39,8 +42,14 @@ impl Store {
         session: NewSession,
         account: AccountId,
         generation: Generation,
-    ) -> Result<bool, Error> {
-        self.write(move |connection| open(connection, &session, account, generation)).await
+    ) -> Result<Option<Vec<SessionId>>, Error> {
+        self.write(move |connection| {
+            if !open(connection, &session, account, generation)? {
+                return Ok(None);
+            }
+            eviction::evict(connection, &session, account, generation).map(Some)
+        })
+        .await
     }
 
     /// The session of that id, live or not.
@@ -55,7 +64,7 @@ impl Store {
         .await
     }
 
-    /// Up to `limit` live sessions of the token's account, the last used first; `None` when the token is dead.
+    /// A page of the live sessions of the token's account, the last used first; `None` when the token is dead.
     ///
     /// # Errors
     /// The store's.
@@ -63,12 +72,16 @@ impl Store {
         &self,
         by: Warrant,
         now: UnixTime,
-        limit: usize,
+        page: SessionPage,
     ) -> Result<Option<Vec<SessionRow>>, Error> {
+        let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
         self.list(move |connection| {
             let Some((account, generation)) = honour(connection, &by)? else { return Ok(None) };
+            // Without a cursor: every session was used before the end of time.
+            let (used, id) = page.after.map_or((i64::MAX, SessionId::new("")), |at| (at.last_used.millis(), at.id));
             let mut statement = connection.prepare_cached(LIST)?;
-            let rows = statement.query_map(params![account.0, generation.0, now.millis()], read_session)?;
+            let values = params![account.0, generation.0, now.millis(), used, id.as_str()];
+            let rows = statement.query_map(values, read_session)?;
             // A command may have revoked one without a look at the row.
             let is_live = |row: &SessionRow| is_revoked(connection, &row.id).map(|revoked| !revoked);
             let live = rows.filter_map(|row| row.and_then(|row| Ok(is_live(&row)?.then_some(row))).transpose());
@@ -144,7 +157,8 @@ pub(super) fn open(
         session.at.millis(),
         session.expires.millis(),
         session.address,
-        session.user_agent
+        session.user_agent,
+        session.access_expires.millis()
     ])?;
     Ok(added == 1)
 }
@@ -178,7 +192,7 @@ fn is_revoked(connection: &Connection, session: &SessionId) -> rusqlite::Result<
     connection.prepare_cached(IS_REVOKED)?.query_row([key.0], |row| row.get(0))
 }
 
-fn end_of_session(session: &SessionId, at: UnixTime, keep_until: UnixTime) -> Revocation {
+pub(super) fn end_of_session(session: &SessionId, at: UnixTime, keep_until: UnixTime) -> Revocation {
     let key = Key::session(None, session.as_str());
     Revocation { key, kind: Kind::Session, generation: Generation(0), at, keep_until }
 }
@@ -193,4 +207,27 @@ fn read_session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         address: row.get(5)?,
         user_agent: row.get(6)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::sqlite;
+
+    #[test]
+    fn the_index_gives_the_order_of_the_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.db");
+        Store::open(&sqlite(&path)).unwrap().close();
+        let connection = Connection::open(&path).unwrap();
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {LIST}")).unwrap();
+        let steps = plan.query_map(params![1, 0, 0, 0, ""], |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        let [step] = steps.as_slice() else { panic!("{steps:?}") };
+        assert!(
+            step.contains("USING INDEX session_account_used (account=? AND generation=? AND (last_used,id)<"),
+            "{step}"
+        );
+        assert!(!step.contains("USE TEMP B-TREE"), "{step}");
+    }
 }

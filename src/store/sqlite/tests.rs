@@ -18,7 +18,7 @@ use super::*;
 use crate::clock::{self, UnixTime};
 use crate::model::{AccountId, Generation, SessionId, TokenId};
 use crate::store::tests::{name, newcomer, registered, session, sqlite, token};
-use crate::store::{Key, Refreshed, Registered, Rotation, Successor, Use, Warrant};
+use crate::store::{Key, Refreshed, Registered, Rotation, SessionPage, Successor, Use, Warrant};
 
 /// Names the database of the process that is to be killed.
 const VICTIM: &str = "PORTCULLIS_TEST_VICTIM";
@@ -154,8 +154,11 @@ async fn sessions_of_the_first_schema_go_on() {
     let (at, expires, session) = (UnixTime::from_secs(7), UnixTime::from_secs(9000), SessionId::new("s"));
     let (token, generation) = (Key::token(None, "first"), Generation(3));
     let warrant = Warrant { username: name("alice"), generation, token, session: None };
-    assert_eq!(store.list_sessions(warrant, at, 10).await.unwrap().unwrap().len(), 1);
-    let by = Use { token, account: AccountId(1), generation, at, expires };
+    assert_eq!(
+        store.list_sessions(warrant, at, SessionPage { after: None, limit: 10 }).await.unwrap().unwrap().len(),
+        1
+    );
+    let by = Use { token, account: AccountId(1), generation, at, expires, access_expires: at };
     let rotation = Rotation { successor: TokenId::new("second"), expires, grace: Duration::ZERO };
     let next = Successor { token: TokenId::new("second"), issued: at, expires };
     let refreshed = store.refresh_session(&session, by, Some(rotation)).await.unwrap();

@@ -71,14 +71,14 @@ async fn a_registration_whose_session_fails_leaves_no_account() {
 async fn a_session_needs_the_account_as_it_was() {
     on_each_store(async |store| {
         let alice = registered(store, "alice").await;
-        assert!(store.open_session(session("1"), alice.id, alice.generation).await.unwrap());
-        assert!(!store.open_session(session("2"), alice.id, alice.generation.next()).await.unwrap());
-        assert!(!store.open_session(session("3"), AccountId(99), Generation(0)).await.unwrap());
+        assert!(store.open_session(session("1"), alice.id, alice.generation).await.unwrap().is_some());
+        assert!(store.open_session(session("2"), alice.id, alice.generation.next()).await.unwrap().is_none());
+        assert!(store.open_session(session("3"), AccountId(99), Generation(0)).await.unwrap().is_none());
         store.raise_generation(&name("alice"), AT, AT + HOUR).await.unwrap();
-        assert!(!store.open_session(session("4"), alice.id, alice.generation).await.unwrap());
-        assert!(store.open_session(session("5"), alice.id, alice.generation.next()).await.unwrap());
+        assert!(store.open_session(session("4"), alice.id, alice.generation).await.unwrap().is_none());
+        assert!(store.open_session(session("5"), alice.id, alice.generation.next()).await.unwrap().is_some());
         store.set_disabled(&name("alice"), true, AT, AT + HOUR).await.unwrap();
-        assert!(!store.open_session(session("6"), alice.id, Generation(2)).await.unwrap());
+        assert!(store.open_session(session("6"), alice.id, Generation(2)).await.unwrap().is_none());
     })
     .await;
 }
@@ -159,7 +159,7 @@ async fn a_namesake_of_a_deleted_account_starts_above_its_tokens() {
         let namesake = registered(store, "alice").await;
         assert_ne!(namesake.id, alice.id);
         assert_eq!(namesake.generation, Generation(2));
-        assert!(store.open_session(session("s"), namesake.id, namesake.generation).await.unwrap());
+        assert!(store.open_session(session("s"), namesake.id, namesake.generation).await.unwrap().is_some());
         while store.purge(AT + HOUR * 3, 10).await.unwrap() > 0 {}
         store.delete_account(&name("alice"), AT, AT + HOUR).await.unwrap();
         while store.purge(AT + HOUR * 3, 10).await.unwrap() > 0 {}

@@ -70,8 +70,12 @@ fn warrant(jti: &str, sid: &str, generation: u32) -> Warrant {
 }
 
 async fn listed(store: &Store, by: Warrant) -> Option<Vec<String>> {
-    let rows = store.list_sessions(by, AT + SECOND, 10).await.unwrap()?;
+    let rows = store.list_sessions(by, AT + SECOND, page(None, 10)).await.unwrap()?;
     Some(rows.iter().map(|row| row.id.as_str().to_owned()).collect())
+}
+
+fn page(after: Option<Cursor>, limit: u32) -> SessionPage {
+    SessionPage { after, limit }
 }
 
 fn some(ids: &[&str]) -> Option<Vec<String>> {
@@ -95,7 +99,8 @@ async fn live_sessions_are_listed() {
             some(&["b", "a", "c"]),
             "a token of no session of ours"
         );
-        assert_eq!(store.list_sessions(warrant("t", "a", 0), AT, 2).await.unwrap().unwrap().len(), 2);
+        let two = store.list_sessions(warrant("t", "a", 0), AT, page(None, 2)).await.unwrap().unwrap();
+        assert_eq!(two.len(), 2);
         store
             .revoke(vec![Revocation { key: Key::session(None, "b"), kind: Kind::Session, ..token("") }])
             .await

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod attempts;
+mod eviction;
 mod keys;
 mod rotation;
 mod sessions;

@@ -199,3 +199,43 @@ async fn a_password_is_changed_with_all_that_hangs_on_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn pages_have_every_session_once() {
+    on_each_store(async |store| {
+        let alice = registered(store, "alice").await;
+        for number in 0..250_u32 {
+            // Several of one moment, whose order is that of their ids.
+            let opened = NewSession { at: AT + SECOND * (number / 7), ..session(&format!("s{number:03}")) };
+            store.open_session(opened, alice.id, alice.generation).await.unwrap();
+        }
+        let is_revoked = |number: u32| number.is_multiple_of(3) || (100..140).contains(&number);
+        for number in (0..250).filter(|number| is_revoked(*number)) {
+            let key = Key::session(None, &format!("s{number:03}"));
+            store.revoke(vec![Revocation { key, kind: Kind::Session, ..token("") }]).await.unwrap();
+        }
+        let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let rows = store.list_sessions(warrant("t", "none", 0), AT, page(after, 30)).await.unwrap().unwrap();
+            seen.extend(rows.iter().map(|row| row.id.as_str().to_owned()));
+            pages += 1;
+            let (Some(last), 30) = (rows.last(), rows.len()) else { break };
+            after = Some(Cursor { last_used: last.last_used, id: last.id.clone() });
+            // One that was listed is used, and becomes the first. It is not listed again.
+            let by = Use { at: AT + HOUR / 2 + SECOND * pages, ..by(alice.id, alice.generation) };
+            let used = SessionId::new(seen[0].as_str());
+            assert_eq!(store.refresh_session(&used, by, None).await.unwrap(), Refreshed::Granted(None));
+        }
+        let expected: Vec<String> =
+            (0..250).rev().filter(|number| !is_revoked(*number)).map(|number| format!("s{number:03}")).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(usize::try_from(pages).unwrap(), expected.len().div_ceil(30));
+        let first = store.list_sessions(warrant("t", "none", 0), AT, page(None, 1)).await.unwrap().unwrap();
+        assert_eq!(first[0].id.as_str(), "s248", "the last used");
+        let beyond = Cursor { last_used: UnixTime::from_millis(-1), id: SessionId::new("x") };
+        assert!(
+            store.list_sessions(warrant("t", "a", 0), AT, page(Some(beyond), 9)).await.unwrap().unwrap().is_empty()
+        );
+    })
+    .await;
+}

@@ -24,6 +24,7 @@ mod blocklist;
 mod revocation_flood;
 mod clock_steps;
 mod sessions;
+mod session_limit;
 mod rotation;
 mod password;
 mod routes;

@@ -41,6 +41,8 @@ class Fresh:
 PLAIN = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 schemathesis.openapi.format("username", st.text(PLAIN, min_size=1, max_size=120))
 schemathesis.openapi.format("password", st.text(PLAIN, min_size=8, max_size=1024))
+# A pattern that ends with `$` also fits a text with a newline at its end.
+schemathesis.openapi.format("cursor", st.from_regex(r"[0-9]{1,18}[.][0-9A-Za-z-]{1,36}", fullmatch=True, alphabet=PLAIN))
 
 
 @schemathesis.hook

@@ -37,7 +37,7 @@
 //! # What swaps at a reload
 //!
 //! [`app::App`] lives as long as the process: store, blocklist, keys and feed, hashing threads, attempts under way,
-//! metrics. An [`app::Edition`] is what one configuration makes: gate, routes, upstreams, sessions' settings. A reload
+//! permits of listings, metrics. An [`app::Edition`] is what one configuration makes: gate, routes, upstreams, sessions' settings. A reload
 //! builds the next edition whole and publishes it; each worker takes it up for the requests to come (`server/room`), and a request keeps
 //! the one that it began with. What was counted goes over: quotas, the health of servers, kept connections. Which keys
 //! sign and whose verify is the process's, not the edition's: the store and other issuers change it meanwhile.

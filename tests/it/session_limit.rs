@@ -241,7 +241,7 @@ fn a_third_list_of_an_account_waits_for_the_first_two() {
     assert_eq!(gateway.try_token(&alice), 200, "other requests of the account");
     assert_eq!(request("DELETE", "/sessions/none").bearer(&alice).send(gateway.public).status, 404);
 
-    // A new configuration does not forget who reads.
+    // A reload keeps the permits that are in use.
     reload::edit(&gateway, |config| config["identity"]["registration"] = json!("closed"));
     reload::reload(&gateway);
     assert_refused(&gateway, "/sessions?limit=1", Some(&alice));

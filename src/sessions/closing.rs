@@ -2,7 +2,7 @@
 
 use crate::clock::UnixTime;
 use crate::model::{Generation, SessionId};
-use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until};
+use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until, round_up};
 use crate::store::{Cursor, Ended, Kind, Revocation, SessionPage, SessionRow};
 
 /// A page of the sessions of an account.
@@ -24,7 +24,10 @@ impl Sessions {
         if claims.issuer.is_some() {
             return self.end_foreign(signed, now).await;
         }
-        self.store.end_session(session, now, self.keep_generation_until(now)).await?;
+        // Rounded up, so that repeating it writes nothing for a while.
+        let until = keep_token_until(claims.expires, now);
+        let until = until.max(self.keep_generation_until(round_up(now)));
+        self.store.end_session(session, now, until).await?;
         Ok(())
     }
 

@@ -122,8 +122,12 @@ pub fn keep_generation_until(longest: Duration, now: UnixTime) -> UnixTime {
 /// Until when the revocation of one token is kept: an hour beyond its end or its revocation, whichever is later, because
 /// the clock may be wrong by which it has expired. The present is rounded up: repeating a logout writes nothing for a while.
 pub fn keep_token_until(expires: UnixTime, now: UnixTime) -> UnixTime {
-    let rounded = UnixTime::from_secs((now.secs().div_euclid(KEEP_STEP) + 1) * KEEP_STEP);
-    expires.max(rounded) + RETENTION
+    expires.max(round_up(now)) + RETENTION
+}
+
+/// The next time at which what is kept is kept for longer.
+fn round_up(now: UnixTime) -> UnixTime {
+    UnixTime::from_secs((now.secs().div_euclid(KEEP_STEP) + 1) * KEEP_STEP)
 }
 
 /// What is known of revocations and keys, on disk and in memory; a [`Feed`] keeps the two alike.

@@ -255,10 +255,23 @@ pub enum Error {
         /// How SQLite put it.
         source: Arc<rusqlite::Error>,
     },
+    /// There is a write-ahead log, and no database that it belongs to.
+    #[error(
+        "{}: there is no database, but its write-ahead log {} is not empty, and may hold logouts and accounts; put the \
+         database back beside it, or move the log away to begin with an empty database",
+        path.display(),
+        log.display()
+    )]
+    LogAlone {
+        /// Where the database was looked for.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
     /// The file was deleted or moved away while the program runs.
     #[error(
         "{}: the database file was deleted or moved while the program runs, and what is written to it would be lost; put \
-         it back, or restart the gateway to begin with what is there then",
+         it back, or stop the gateway, put a backup there, and start it again",
         path.display()
     )]
     Gone {
@@ -332,6 +345,7 @@ impl Error {
             | Self::ReadOnly { .. }
             | Self::Full { .. }
             | Self::Io { .. }
+            | Self::LogAlone { .. }
             | Self::Gone { .. }
             | Self::Replaced { .. }
             | Self::Reopening
@@ -366,6 +380,7 @@ impl Error {
             | Self::ReadOnly { .. }
             | Self::Io { .. } => true,
             Self::Missing { .. }
+            | Self::LogAlone { .. }
             | Self::Gone { .. }
             | Self::Replaced { .. }
             | Self::Reopening

@@ -152,11 +152,12 @@ impl Store {
                 return Err(Error::Reopening);
             }
             let explain = |error| shared.classify(error);
+            let known = shared.file().mark();
             let change: i64 = connection
                 .prepare_cached("PRAGMA data_version")
                 .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
                 .map_err(explain)?;
-            shared.file().note(Mark::read(connection).map_err(explain)?)?;
+            shared.file().note(known, Mark::read(connection).map_err(explain))?;
             // SQLite counts anew for each connection.
             Ok(Version { epoch: shared.file().epoch(), change: (shared.openings() << 40) + change })
         };

@@ -1,6 +1,8 @@
--- Which store this is: a file that has another id is another store, whatever its path.
+-- Which store this is: a file that has another id is another store, whatever its path. And how many transactions have
+-- changed it: a file with fewer is an older state.
 CREATE TABLE store (
-    id BLOB NOT NULL
+    id      BLOB NOT NULL,
+    commits INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO store (id) VALUES (randomblob(16));
 

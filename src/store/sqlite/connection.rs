@@ -54,6 +54,12 @@ const URI_PATH: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 /// An existing file is never opened here: closing it would drop the locks that SQLite holds on it in this process.
 pub(super) fn create(path: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::Create { path: path.into(), source: Arc::new(source) };
+    // SQLite removes a log that has no database; it may hold what was acknowledged.
+    let size = |path: &Path| path.metadata().map_or(0, |found| found.len());
+    let log = super::permissions::companion(path, "-wal");
+    if size(path) == 0 && size(&log) > 0 {
+        return Err(Error::LogAlone { path: path.into(), log });
+    }
     if !path.exists() {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),

@@ -2,46 +2,45 @@
 //!
 //! What was committed to a file that no path leads to is lost at the next start. So device, inode and link count are
 //! compared at each look and before a write is acknowledged. File systems may change these numbers by themselves, and
-//! `cp` keeps them: the id of the store and its revocation sequence decide. The main file is read past its write-ahead
+//! `cp` keeps them: the id of the store and the number of its transactions decide. The main file is read past its write-ahead
 //! log for that, because the log would hide what stands there.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, Row};
 
 use super::connection;
 use super::disk::Disk;
 use crate::clock;
 use crate::store::Error;
 
-const ID: &str = "SELECT id FROM store";
-
-const SEQUENCE: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'revocation'";
+const MARK: &str = "SELECT id, commits FROM store";
 
 /// How often a main file is read that cannot be: another process may be writing into it.
 const ATTEMPTS: u32 = 3;
 
+/// For how long a main file that cannot be read counts as one that another process is writing into.
+const UNSETTLED_MAX: Duration = Duration::from_secs(1);
+
 /// Between two of these.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Which store it is, and the highest number that was given to a revocation.
+/// Which store it is, and how many transactions have changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub id: [u8; 16],
-    pub sequence: i64,
+    pub commits: i64,
 }
 
 impl Mark {
     /// As `connection` sees it.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: connection.prepare_cached(ID)?.query_row([], |row| row.get(0))?,
-            sequence: connection.prepare_cached(SEQUENCE)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0),
-        })
+        let read = |row: &Row<'_>| Ok(Self { id: row.get(0)?, commits: row.get(1)? });
+        connection.prepare_cached(MARK)?.query_row([], read)
     }
 
     /// As it stands in the main file, without what the write-ahead log holds. It has none before the first checkpoint; where
@@ -61,9 +60,9 @@ impl Mark {
         mark
     }
 
-    /// Whether this is the same store, and no revocation has been lost since `earlier`.
+    /// Whether this is the same store, and nothing has been lost since `earlier`.
     fn continues(&self, earlier: &Self) -> bool {
-        self.id == earlier.id && self.sequence >= earlier.sequence
+        self.id == earlier.id && self.commits >= earlier.commits
     }
 }
 
@@ -106,6 +105,8 @@ impl Stamp {
 pub(super) enum Found {
     /// The file that connections were opened to.
     Same,
+    /// The same file, in which another process seems to be writing just now, such as at a checkpoint.
+    Unsettled,
     /// Another file, as it seems a copy of its present state: all connections are to be closed, and opened to that.
     Copy,
 }
@@ -136,11 +137,19 @@ struct State {
     /// The newest that was seen in the main file.
     main: Option<Mark>,
     fault: Option<Error>,
-    /// What connections see is another store, or an older state.
+    /// What connections see is another store, an older state, or cannot be read.
     mark_fault: Option<Error>,
+    /// Since when the main file is unsettled.
+    unsettled: Option<Instant>,
 }
 
 impl State {
+    fn forget_place(&mut self) {
+        self.before = self.stamp.map(|stamp| stamp.place).or(self.before);
+        self.stamp = None;
+        self.companions = [None, None];
+    }
+
     /// Whether a main file with this mark may be the one that was seen last. It has none before the first checkpoint.
     fn is_continued_by(&self, main: Option<Mark>) -> bool {
         match (main, self.main) {
@@ -213,8 +222,14 @@ impl DatabaseFile {
         if state.connections == 0 {
             state.companions = [None, None];
         }
-        if state.stamp.is_some() && self.check_state(&mut state)? == Found::Copy {
-            return Err(Error::Reopening);
+        if state.stamp.is_some() {
+            let found = self.judge(&mut state);
+            if self.settle(&mut state, found)? == Found::Copy {
+                if state.connections > 0 {
+                    return Err(Error::Reopening);
+                }
+                state.forget_place();
+            }
         }
         state.connections += 1;
         Ok(())
@@ -231,25 +246,35 @@ impl DatabaseFile {
     pub fn forget_place(&self) {
         let mut state = self.state();
         if state.connections == 0 {
-            state.before = state.stamp.map(|stamp| stamp.place).or(state.before);
-            state.stamp = None;
-            state.companions = [None, None];
+            state.forget_place();
         }
     }
 
-    /// Notes what a connection sees.
+    /// The newest mark that was seen; for [`note`](Self::note).
+    pub fn mark(&self) -> Option<Mark> {
+        self.state().mark
+    }
+
+    /// Notes what a connection sees, or why it sees nothing; `known` is the mark from before it looked.
     ///
     /// # Errors
-    /// [`Error::Replaced`] when that is another store, or an older state of this one.
-    pub fn note(&self, mark: Mark) -> Result<(), Error> {
+    /// [`Error::Replaced`] when that is another store, or an older state of this one; the one that was given.
+    pub fn note(&self, known: Option<Mark>, seen: Result<Mark, Error>) -> Result<(), Error> {
         let mut state = self.state();
-        let lost = state.mark.is_some_and(|known| !mark.continues(&known));
-        state.mark_fault = lost.then(|| self.replaced("it holds another store, or an older state of this one"));
-        if !lost {
-            state.mark = Some(mark);
-        }
-        let verdict = state.mark_fault.clone().map_or(Ok(()), Err);
-        self.settle(&mut state, verdict)
+        let fault = match seen {
+            Ok(mark) if known.is_some_and(|known| !mark.continues(&known)) => {
+                Some(self.replaced("it holds another store, or an older state of this one"))
+            }
+            Ok(mark) => {
+                if state.mark.is_none_or(|newest| mark.continues(&newest)) {
+                    state.mark = Some(mark);
+                }
+                None
+            }
+            Err(error) => Some(error),
+        };
+        state.mark_fault.clone_from(&fault);
+        self.settle(&mut state, fault.map_or(Ok(()), Err))
     }
 
     /// Whether the path leads to the file that the connections have open, and the store is still in it. To be called by
@@ -258,19 +283,22 @@ impl DatabaseFile {
     /// # Errors
     /// [`Error::Gone`], [`Error::Replaced`].
     pub fn check(&self) -> Result<Found, Error> {
-        self.check_state(&mut self.state())
+        let mut state = self.state();
+        let found = self.judge(&mut state);
+        self.settle(&mut state, found)
     }
 
-    fn check_state(&self, state: &mut State) -> Result<Found, Error> {
-        let verdict = match self.judge(state) {
-            Ok(Found::Same) => state.mark_fault.clone().map_or(Ok(Found::Same), Err),
-            other => other,
-        };
-        self.settle(state, verdict)
+    /// The same, and what connections see is what was seen before: for what is to be acknowledged.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check) and [`note`](Self::note).
+    pub fn confirm(&self) -> Result<Found, Error> {
+        let found = self.check()?;
+        self.state().mark_fault.clone().map_or(Ok(found), Err)
     }
 
     fn settle<T>(&self, state: &mut State, verdict: Result<T, Error>) -> Result<T, Error> {
-        state.fault = verdict.as_ref().err().cloned();
+        state.fault = verdict.as_ref().err().or(state.mark_fault.as_ref()).cloned();
         self.faulty.store(state.fault.is_some(), Ordering::Relaxed);
         verdict
     }
@@ -291,8 +319,15 @@ impl DatabaseFile {
         if state.stamp != Some(seen) || state.main.is_none() || state.fault.is_some() {
             let main = self.read_main(state)?;
             if !state.is_continued_by(main) {
+                // A checkpoint writes page after page; SQLite sees a damaged file in between.
+                let is_moving = main.is_none() || Stamp::read(&self.path) != Some(seen);
+                let since = *state.unsettled.get_or_insert_with(clock::monotonic);
+                if is_moving && clock::monotonic().saturating_duration_since(since) < UNSETTLED_MAX {
+                    return Ok(Found::Unsettled);
+                }
                 return Err(self.replaced("it was overwritten by another store, or by an older state of this one"));
             }
+            state.unsettled = None;
             state.main = main;
             state.stamp = Some(seen);
         }

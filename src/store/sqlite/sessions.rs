@@ -91,7 +91,8 @@ impl Store {
     }
 
     /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that the store does
-    /// not remember: it is revoked until `otherwise`. The revocation that stands then.
+    /// not remember: it is revoked until `otherwise` at least. The revocation
+    /// that was asked for.
     ///
     /// # Errors
     /// The store's.
@@ -105,10 +106,6 @@ impl Store {
         self.write(move |connection| {
             if let Some(revocation) = end(connection, &session, at)? {
                 return Ok(revocation);
-            }
-            if let Some(known) = revocations::find(connection, Key::session(None, session.as_str()))? {
-                connection.note(&known);
-                return Ok(known);
             }
             let revocation = end_of_session(&session, at, otherwise);
             revocations::add(connection, &revocation)?;

@@ -85,12 +85,10 @@ impl Shared {
         let handle = self.open(|path| {
             let (connection, made) = connection::prepare(path)?;
             empty = made;
-            Ok(WriteConnection::new(connection))
+            Ok(connection)
         })?;
-        let mark = Mark::read(&handle).map_err(|error| self.classify(error))?;
-        self.file.note(mark)?;
         self.file.check()?;
-        Ok((handle, empty))
+        Ok((handle.map(WriteConnection::new), empty))
     }
 
     /// A connection for reading.
@@ -100,14 +98,22 @@ impl Shared {
 
     /// A connection for the writer.
     pub fn open_for_writing(self: &Arc<Self>) -> Result<Handle<WriteConnection>, Error> {
-        self.open(|path| connection::reopen_for_writing(path).map(WriteConnection::new))
+        Ok(self.open(connection::reopen_for_writing)?.map(WriteConnection::new))
     }
 
-    fn open<C>(self: &Arc<Self>, open: impl FnOnce(&std::path::Path) -> Result<C, Error>) -> Result<Handle<C>, Error> {
+    fn open(
+        self: &Arc<Self>,
+        open: impl FnOnce(&std::path::Path) -> Result<Connection, Error>,
+    ) -> Result<Handle<Connection>, Error> {
         let registration = Registration::new(self)?;
         self.openings.fetch_add(1, Ordering::Relaxed);
+        let known = self.file.mark();
         match open(self.file.path()) {
-            Ok(connection) => Ok(Handle { connection, _registration: registration }),
+            Ok(connection) => {
+                // The path may lead to another file than a moment ago.
+                self.file.note(known, Mark::read(&connection).map_err(|error| self.classify(error)))?;
+                Ok(Handle { connection, _registration: registration })
+            }
             // That the file is gone says more than that it cannot be opened.
             Err(error) => {
                 let of_file = self.file.check().err().filter(Error::is_of_file);
@@ -137,6 +143,12 @@ impl Drop for Registration {
 pub(super) struct Handle<C> {
     connection: C,
     _registration: Registration,
+}
+
+impl Handle<Connection> {
+    fn map<C>(self, wrap: impl FnOnce(Connection) -> C) -> Handle<C> {
+        Handle { connection: wrap(self.connection), _registration: self._registration }
+    }
 }
 
 impl<C> Deref for Handle<C> {

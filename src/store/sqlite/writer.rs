@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use super::connection::tidy;
-use super::file::Found;
+use super::file::{Found, Mark};
 use super::shared::{Handle, Rendezvous, Shared};
 use super::transaction::WriteConnection;
 use super::worker::{Job, Message, Outcome};
+use crate::clock;
 use crate::store::Error;
+
+/// Counts a transaction that changes something.
+const COUNT: &str = "UPDATE store SET commits = commits + 1";
+
+/// How long a file is looked at into which another process is writing, and how often.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many jobs share a transaction, so that the first of them does not wait without end.
 const GROUP: usize = 512;
@@ -92,6 +101,7 @@ fn commit(
     };
     // The connection stays open with a file that is not in its place: it may come back.
     let begun = confirm(shared).and_then(|()| run_sql(shared, &connection, "BEGIN IMMEDIATE"));
+    let before = connection.total_changes();
     if let Err(error) = begun {
         refuse(shared, &error, group);
         return (!error.asks_for_reopening()).then_some(connection);
@@ -107,7 +117,7 @@ fn commit(
     let undone = if connection.is_autocommit() {
         Some(outcomes.last().and_then(|outcome| outcome.error.clone()).unwrap_or(Error::Busy))
     } else {
-        run_sql(shared, &connection, "COMMIT").and_then(|()| confirm(shared)).err()
+        finish_transaction(shared, &connection, connection.total_changes() != before).err()
     };
     if !connection.is_autocommit() {
         drop(run_sql(shared, &connection, "ROLLBACK"));
@@ -115,12 +125,34 @@ fn commit(
     finish(shared, &connection, undone, outcomes).then_some(connection)
 }
 
-/// What was committed to a file that no path leads to is lost: it is not acknowledged.
-fn confirm(shared: &Shared) -> Result<(), Error> {
-    match shared.file().check()? {
-        Found::Same => Ok(()),
-        Found::Copy => Err(Error::Reopening),
+/// Counts the transaction where it changes something, commits it, and looks where it has gone.
+fn finish_transaction(shared: &Shared, connection: &WriteConnection, is_change: bool) -> Result<(), Error> {
+    let known = shared.file().mark();
+    if is_change {
+        run_sql(shared, connection, COUNT)?;
     }
+    run_sql(shared, connection, "COMMIT")?;
+    shared.file().note(known, Mark::read(connection).map_err(|error| shared.classify(error)))?;
+    confirm(shared)
+}
+
+/// What was committed to a file that no path leads to is lost: it is not acknowledged. A checkpoint of another process is
+/// waited for.
+fn confirm(shared: &Shared) -> Result<(), Error> {
+    let deadline = clock::monotonic() + CONFIRM_TIMEOUT;
+    loop {
+        match shared.file().confirm()? {
+            Found::Same => return Ok(()),
+            Found::Copy => return Err(Error::Reopening),
+            Found::Unsettled if clock::monotonic() > deadline => return Err(Error::Busy),
+            Found::Unsettled => pause(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "threads of the store serve no connections")]
+fn pause() {
+    std::thread::sleep(CONFIRM_PAUSE);
 }
 
 /// Tells memory, health and callers how a transaction ended. Whether its connection is sound.

@@ -2,7 +2,7 @@
 
 use crate::clock::UnixTime;
 use crate::model::{Generation, SessionId};
-use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until, round_up};
+use crate::sessions::{Caller, Refusal, Sessions, Signed, keep_token_until};
 use crate::store::{Cursor, Ended, Kind, Revocation, SessionPage, SessionRow};
 
 /// A page of the sessions of an account.
@@ -11,6 +11,14 @@ pub struct List {
     pub rows: Vec<SessionRow>,
     /// Where the next page begins; `None` on the last one.
     pub next: Option<Cursor>,
+}
+
+/// What the time of a revocation is rounded up to, in seconds.
+const KEEP_STEP: i64 = 600;
+
+/// The next time at which what is kept is kept for longer.
+pub(super) fn round_up(now: UnixTime) -> UnixTime {
+    UnixTime::from_secs((now.secs().div_euclid(KEEP_STEP) + 1) * KEEP_STEP)
 }
 
 impl Sessions {

@@ -30,9 +30,6 @@ pub use renewal::Renewed;
 /// How much memory remembered verdicts may take, in bytes.
 const VERDICTS: u64 = 32 * 1024 * 1024;
 
-/// What the time of a revocation is rounded up to, in seconds.
-const KEEP_STEP: i64 = 600;
-
 /// Why a token does not open anything.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -122,12 +119,7 @@ pub fn keep_generation_until(longest: Duration, now: UnixTime) -> UnixTime {
 /// Until when the revocation of one token is kept: an hour beyond its end or its revocation, whichever is later, because
 /// the clock may be wrong by which it has expired. The present is rounded up: repeating a logout writes nothing for a while.
 pub fn keep_token_until(expires: UnixTime, now: UnixTime) -> UnixTime {
-    expires.max(round_up(now)) + RETENTION
-}
-
-/// The next time at which what is kept is kept for longer.
-fn round_up(now: UnixTime) -> UnixTime {
-    UnixTime::from_secs((now.secs().div_euclid(KEEP_STEP) + 1) * KEEP_STEP)
+    expires.max(closing::round_up(now)) + RETENTION
 }
 
 /// What is known of revocations and keys, on disk and in memory; a [`Feed`] keeps the two alike.

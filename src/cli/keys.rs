@@ -157,7 +157,7 @@ fn told_of(algorithm: Algorithm) -> &'static str {
 }
 
 fn overtaken() -> Refused {
-    Refused::Input("somebody else has changed the keys just now; see `portcullis keys list`".into())
+    Refused::Input("keys: another process has changed them just now; see `portcullis keys list`".into())
 }
 
 /// Waits until every gateway has heard of a key that was made then: one that has not would refuse its tokens.

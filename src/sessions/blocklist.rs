@@ -68,7 +68,7 @@ pub struct Blocklist {
 /// The present, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// What entries are told in.
+    /// The clock of the times in entries.
     pub wall: UnixTime,
     /// What moka waits by.
     pub monotonic: Instant,

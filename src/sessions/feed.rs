@@ -1,7 +1,7 @@
 //! The revocation feed: loads every revocation, then keeps the blocklist and the key ring current from the store.
 //!
 //! It has a connection of its own to the store. A page is applied to memory before the cursor moves, so that a read that
-//! fails, or is given up at any await, skips nothing. What this process itself commits is told to memory by the store.
+//! fails, or is given up at any await, skips nothing. The store passes on what this process commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -10,7 +10,7 @@ pub(crate) enum Injected {
     FailBefore,
     /// It is run, and fails.
     FailAfter,
-    /// It is run and committed, but its caller waits for ever.
+    /// It is run and committed, but its caller gets no answer.
     Stall,
 }
 

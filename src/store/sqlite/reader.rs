@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::shared::{Handle, Shared};
 use super::worker::{Job, Message};
 
-/// Answers the jobs of `queue` until it is told to stop. The connection is opened anew after an error that asks for it,
+/// Answers the jobs of `queue` until a stop message. The connection is opened anew after an error that asks for it,
 /// and when the database file has become another one.
 pub(super) fn run(shared: &Arc<Shared>, first: Handle<Connection>, queue: &Receiver<Message<Connection>>) {
     let mut connection = Some(first);

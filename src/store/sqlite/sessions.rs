@@ -90,7 +90,7 @@ impl Store {
         .await
     }
 
-    /// Ends a session, whoever asks. One that is not known has either ended already, or is of tokens that the store does
+    /// Ends a session by its id. One that is not known has either ended already, or is of tokens that the store does
     /// not remember: it is revoked until `otherwise` at least. The revocation
     /// that was asked for.
     ///

@@ -22,7 +22,7 @@ const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
 /// How many jobs share a transaction, so that the first of them does not wait without end.
 const GROUP: usize = 512;
 
-/// Commits the jobs of `queue` in groups until it is told to stop.
+/// Commits the jobs of `queue` in groups until a stop message.
 pub(super) fn run(shared: &Arc<Shared>, first: Handle<WriteConnection>, queue: &Receiver<Message<WriteConnection>>) {
     let mut connection = Some(first);
     while let Ok(message) = queue.recv() {

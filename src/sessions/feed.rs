@@ -183,7 +183,7 @@ impl Feed {
     /// Keeps blocklist and key ring current and the store tidy, until it is dropped.
     pub async fn run(self) {
         let (store, keyring, blocklist) = (self.store.clone(), self.keyring.clone(), self.blocklist.clone());
-        let may_forget = || blocklist.may_forget(Now::read());
+        let may_forget = |now| blocklist.may_forget(now);
         tokio::join!(self.follow(), keyring.tend(&may_forget), purge(&store, &may_forget), watch_writes(&store));
     }
 
@@ -223,11 +223,16 @@ impl Feed {
 }
 
 /// Deletes what has expired, now and then, a little at a time, while the wall clock can be trusted.
-async fn purge(store: &Store, may_forget: &impl Fn() -> bool) {
+async fn purge(store: &Store, may_forget: &impl Fn(Now) -> bool) {
     loop {
         tokio::time::sleep(PURGE).await;
-        while may_forget() {
-            match store.purge(clock::now(), PURGE_BATCH).await {
+        loop {
+            // One reading of the clock: the time that was found right is the time that is used.
+            let now = Now::read();
+            if !may_forget(now) {
+                break;
+            }
+            match store.purge(now.wall, PURGE_BATCH).await {
                 Ok(0) => break,
                 Ok(_) => tokio::time::sleep(PURGE_PAUSE).await,
                 Err(error) => {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
-use crate::clock::{self, UnixTime};
+use super::blocklist::Now;
+use crate::clock::UnixTime;
 use crate::config::{self, Algorithm};
 use crate::store::{self, KeyList, KeyState, SigningKey, Store};
 use crate::tokens::{self, Foreign, KeyError, KeySetError, Mark, Material, Ring, Trust, Verified, generate};
@@ -201,13 +202,14 @@ impl Keyring {
     }
 
     /// Moves the keys on, for ever: a standby whose time has come signs, and what nobody needs is forgotten.
-    pub(super) async fn tend(&self, may_forget: &impl Fn() -> bool) {
+    pub(super) async fn tend(&self, may_forget: &impl Fn(Now) -> bool) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
         for count in 0_u32.. {
             looks.tick().await;
-            let done = self.move_on(clock::now(), count % PURGE == 0 && may_forget()).await;
+            let now = Now::read();
+            let done = self.move_on(now.wall, count % PURGE == 0 && may_forget(now)).await;
             if let Err(error) = &done
                 && !failing
             {

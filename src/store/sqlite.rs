@@ -5,6 +5,8 @@
 mod connection;
 mod disk;
 mod file;
+mod log;
+mod mark;
 mod inspect;
 mod permissions;
 mod health;
@@ -36,7 +38,8 @@ use crate::config::{self, StoreLocation};
 use crate::store::seal::Seal;
 use crate::store::{Error, Revocation};
 use attempts::Debts;
-use file::{DatabaseFile, Found, Mark};
+use file::{DatabaseFile, Found};
+use mark::Mark;
 use shared::{Rendezvous, Shared};
 use transaction::WriteConnection;
 use worker::{Abandoned, Worker};

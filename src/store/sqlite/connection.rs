@@ -34,7 +34,8 @@ const MIGRATIONS: [&str; 6] = [
 pub(super) const LATEST: i64 = MIGRATIONS.len() as i64;
 
 // Sorting and savepoints stay in memory, because a container may have no writable /tmp. The limit gives the space of a
-// once large log back. What was deleted is overwritten where that costs no further writing: it may be a key.
+// once large log back. The writer runs the checkpoints. What was deleted is overwritten where that costs no further
+// writing: it may be a key.
 const SETTINGS: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
@@ -42,7 +43,7 @@ const SETTINGS: &str = "
     PRAGMA secure_delete = FAST;
     PRAGMA trusted_schema = OFF;
     PRAGMA cell_size_check = ON;
-    PRAGMA wal_autocheckpoint = 1000;
+    PRAGMA wal_autocheckpoint = 0;
     PRAGMA journal_size_limit = 67108864;
 ";
 

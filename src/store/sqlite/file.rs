@@ -11,65 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Row};
-
 use super::connection;
 use super::disk::Disk;
+use super::log::{Change, Log};
+use super::mark::Mark;
 use crate::clock;
 use crate::store::Error;
 
-const MARK: &str = "SELECT id, commits FROM store";
-
-/// How often a main file is read that cannot be: another process may be writing into it.
-const ATTEMPTS: u32 = 3;
-
 /// For how long a main file that cannot be read counts as one that another process is writing into.
 const UNSETTLED_MAX: Duration = Duration::from_secs(1);
-
-/// Between two of these.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// Which store it is, and how many transactions have changed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub id: [u8; 16],
-    pub commits: i64,
-}
-
-impl Mark {
-    /// As `connection` sees it.
-    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let read = |row: &Row<'_>| Ok(Self { id: row.get(0)?, commits: row.get(1)? });
-        connection.prepare_cached(MARK)?.query_row([], read)
-    }
-
-    /// As it stands in the main file, without what the write-ahead log holds. It has none before the first checkpoint; where
-    /// it is expected, another process may just be writing.
-    fn read_main(path: &Path, is_expected: bool) -> rusqlite::Result<Self> {
-        let uri = format!("file:{}?immutable=1", connection::uri_path(path));
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let read = || Self::read(&Connection::open_with_flags(&uri, flags)?);
-        let mut mark = read();
-        for _ in 1..if is_expected { ATTEMPTS } else { 1 } {
-            if mark.is_ok() {
-                break;
-            }
-            pause();
-            mark = read();
-        }
-        mark
-    }
-
-    /// Whether this is the same store, and nothing has been lost since `earlier`.
-    fn continues(&self, earlier: &Self) -> bool {
-        self.id == earlier.id && self.commits >= earlier.commits
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "threads of the store serve no connections")]
-fn pause() {
-    std::thread::sleep(PAUSE);
-}
 
 /// Where a file lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +57,8 @@ pub(super) enum Found {
     Same,
     /// The same file, in which another process seems to be writing just now, such as at a checkpoint.
     Unsettled,
-    /// Another file, as it seems a copy of its present state: all connections are to be closed, and opened to that.
+    /// Another file, as it seems a copy of its present state, or another log: all connections are to be closed, and opened
+    /// to that.
     Copy,
 }
 
@@ -134,8 +85,13 @@ struct State {
     connections: usize,
     /// The newest that was seen through a connection.
     mark: Option<Mark>,
-    /// The newest that was seen in the main file.
+    /// The newest that was seen in the main file, or that must be in it.
     main: Option<Mark>,
+    /// The main file is to be read, although it seems unchanged.
+    is_due: bool,
+    log: Log,
+    /// The newest mark that was known when the log was found to go on.
+    log_mark: Option<Mark>,
     fault: Option<Error>,
     /// What connections see is another store, an older state, or cannot be read.
     mark_fault: Option<Error>,
@@ -147,10 +103,30 @@ impl State {
     fn forget_place(&mut self) {
         self.before = self.stamp.map(|stamp| stamp.place).or(self.before);
         self.stamp = None;
-        self.companions = [None, None];
+        self.forget_companions();
     }
 
-    /// Whether a main file with this mark may be the one that was seen last. It has none before the first checkpoint.
+    fn forget_companions(&mut self) {
+        self.companions = [None, None];
+        (self.log, self.log_mark) = (Log::default(), None);
+    }
+
+    /// Looks whether the log at `path` goes on. Where it starts anew, what it held must be in the main file.
+    fn look_at_log(&mut self, path: &Path) -> Change {
+        let known = self.mark;
+        let change = self.log.look(path);
+        if change == Change::Restarted {
+            self.main = self.log_mark.or(self.main);
+            self.is_due = true;
+        }
+        if change != Change::Overwritten {
+            self.log_mark = known;
+        }
+        change
+    }
+
+    /// Whether a main file with this mark may stand in the place of the one that was seen last. It has none before the
+    /// first checkpoint.
     fn is_continued_by(&self, main: Option<Mark>) -> bool {
         match (main, self.main) {
             (Some(main), Some(known)) => main.continues(&known),
@@ -220,7 +196,7 @@ impl DatabaseFile {
     pub fn register(&self) -> Result<(), Error> {
         let mut state = self.state();
         if state.connections == 0 {
-            state.companions = [None, None];
+            state.forget_companions();
         }
         if state.stamp.is_some() {
             let found = self.judge(&mut state);
@@ -253,6 +229,20 @@ impl DatabaseFile {
     /// The newest mark that was seen; for [`note`](Self::note).
     pub fn mark(&self) -> Option<Mark> {
         self.state().mark
+    }
+
+    /// How many frames the write-ahead log holds, up to its newest transaction.
+    pub fn log_frames(&self) -> u64 {
+        let mut state = self.state();
+        if let Some(path) = self.companions.first() {
+            state.look_at_log(path);
+        }
+        state.log.frames()
+    }
+
+    /// A transaction has failed that may have been written; before it the log held so many frames.
+    pub fn forget_log_after(&self, frames: u64) {
+        self.state().log.forget_after(frames);
     }
 
     /// Notes what a connection sees, or why it sees nothing; `known` is the mark from before it looked.
@@ -315,19 +305,28 @@ impl DatabaseFile {
             }
             *known = found;
         }
+        let log = self.companions.first().map_or(Change::Continued, |path| state.look_at_log(path));
+        // What is left of it is seen once it is opened.
+        if log == Change::Overwritten {
+            return Ok(Found::Copy);
+        }
         // Most changes are checkpoints, which continue what was there.
-        if state.stamp != Some(seen) || state.main.is_none() || state.fault.is_some() {
+        if state.stamp != Some(seen) || state.is_due || state.main.is_none() || state.fault.is_some() {
             let main = self.read_main(state)?;
-            if !state.is_continued_by(main) {
-                // A checkpoint writes page after page; SQLite sees a damaged file in between.
-                let is_moving = main.is_none() || Stamp::read(&self.path) != Some(seen);
+            // A copy by `VACUUM INTO`: the log belongs to pages that lie elsewhere.
+            let is_ahead = main.zip(state.mark).is_some_and(|(main, known)| main.schema > known.schema);
+            let is_continued = state.is_continued_by(main);
+            if is_ahead || !is_continued {
+                // A checkpoint writes page after page; SQLite sees a damaged file in between. And what another process has
+                // changed may be in the main file before a connection looks here.
+                let is_moving = is_continued || main.is_none() || Stamp::read(&self.path) != Some(seen);
                 let since = *state.unsettled.get_or_insert_with(clock::monotonic);
                 if is_moving && clock::monotonic().saturating_duration_since(since) < UNSETTLED_MAX {
                     return Ok(Found::Unsettled);
                 }
                 return Err(self.replaced("it was overwritten by another store, or by an older state of this one"));
             }
-            state.unsettled = None;
+            (state.unsettled, state.is_due) = (None, false);
             state.main = main;
             state.stamp = Some(seen);
         }
@@ -357,7 +356,8 @@ impl DatabaseFile {
         match Mark::read_main(&self.path, state.main.is_some()) {
             Ok(mark) => Ok(Some(mark)),
             Err(error) => match self.explain(connection::classify(error, &self.path)) {
-                failed @ Error::Io { .. } => Err(failed),
+                // Such as for want of descriptors.
+                failed @ (Error::Io { .. } | Error::Open { .. }) => Err(failed),
                 _ => Ok(None),
             },
         }

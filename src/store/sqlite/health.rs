@@ -1,5 +1,6 @@
 //! Whether the store can be read and written, as its threads find out; and one line in the log when that changes.
 
+use std::mem::Discriminant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,9 @@ use crate::store::Error;
 
 /// Between two log lines about a fault that lasts.
 const REMINDER: Duration = Duration::from_secs(30);
+
+/// Between two log lines about different faults.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Health {
@@ -22,10 +26,16 @@ pub(super) struct Health {
 struct State {
     write_fault: Option<Error>,
     written: Option<Instant>,
-    write_logged: Option<Instant>,
+    write_logged: Option<Logged>,
     /// The log says that the store cannot be written.
     announced: bool,
-    read_logged: Option<Instant>,
+    read_logged: Option<Logged>,
+}
+
+/// What was last logged, and when.
+struct Logged {
+    at: Instant,
+    fault: Discriminant<Error>,
 }
 
 impl Default for Health {
@@ -80,7 +90,7 @@ impl Health {
             return;
         }
         // Not more often where good and bad transactions take turns, as with a damaged page.
-        if is_due(&mut state.write_logged) {
+        if is_due(&mut state.write_logged, error) {
             state.announced = true;
             tracing::error!(%error, "the store cannot be written: registration, login, refresh and logout answer 503");
         }
@@ -89,7 +99,7 @@ impl Health {
     /// Notes a read that failed.
     pub fn note_read_error(&self, error: &Error) {
         self.read_errors.fetch_add(1, Ordering::Relaxed);
-        if !error.is_of_file() && is_due(&mut self.state().read_logged) {
+        if !error.is_of_file() && is_due(&mut self.state().read_logged, error) {
             tracing::error!(%error, "the store cannot be read: what needs it answers 503");
         }
     }
@@ -99,12 +109,15 @@ impl Health {
     }
 }
 
-/// Whether a line is to be written now, which is noted then.
-fn is_due(logged: &mut Option<Instant>) -> bool {
-    let now = clock::monotonic();
-    let due = logged.is_none_or(|at| now.saturating_duration_since(at) >= REMINDER);
+/// Whether a line about `error` is to be written now, which is noted then.
+fn is_due(logged: &mut Option<Logged>, error: &Error) -> bool {
+    let (now, fault) = (clock::monotonic(), std::mem::discriminant(error));
+    let due = logged.as_ref().is_none_or(|last| {
+        let pause = if last.fault == fault { REMINDER } else { PAUSE };
+        now.saturating_duration_since(last.at) >= pause
+    });
     if due {
-        *logged = Some(now);
+        *logged = Some(Logged { at: now, fault });
     }
     due
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::connection;
-use super::file::{DatabaseFile, Mark};
+use super::file::DatabaseFile;
 use super::health::Health;
 #[cfg(test)]
 use super::injection::Injection;
+use super::mark::Mark;
 use super::transaction::WriteConnection;
 use crate::store::{Error, Revocation};
 

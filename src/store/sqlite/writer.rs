@@ -5,7 +5,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::connection::tidy;
-use super::file::{Found, Mark};
+use super::file::Found;
+use super::mark::Mark;
 use super::shared::{Handle, Rendezvous, Shared};
 use super::transaction::WriteConnection;
 use super::worker::{Job, Message, Outcome};
@@ -18,6 +19,10 @@ const COUNT: &str = "UPDATE store SET commits = commits + 1";
 /// How long a file is looked at into which another process is writing, and how often.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
+
+/// From how many frames on the write-ahead log is written into the main file. It is done here, and not by SQLite within a
+/// commit, where a log that was overwritten would be written into the main file before it is noticed.
+const CHECKPOINT: u64 = 1000;
 
 /// How many jobs share a transaction, so that the first of them does not wait without end.
 const GROUP: usize = 512;
@@ -122,7 +127,13 @@ fn commit(
     if !connection.is_autocommit() {
         drop(run_sql(shared, &connection, "ROLLBACK"));
     }
-    finish(shared, &connection, undone, outcomes).then_some(connection)
+    let is_clean = undone.is_none();
+    let is_sound = finish(shared, &connection, undone, outcomes);
+    if is_clean && shared.file().log_frames() >= CHECKPOINT {
+        // Another process may keep it from working, or be faster.
+        drop(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+    }
+    is_sound.then_some(connection)
 }
 
 /// Counts the transaction where it changes something, commits it, and looks where it has gone.
@@ -131,7 +142,12 @@ fn finish_transaction(shared: &Shared, connection: &WriteConnection, is_change: 
     if is_change {
         run_sql(shared, connection, COUNT)?;
     }
-    run_sql(shared, connection, "COMMIT")?;
+    // While this transaction is open, no other process can write.
+    let frames = shared.file().log_frames();
+    if let Err(error) = run_sql(shared, connection, "COMMIT") {
+        shared.file().forget_log_after(frames);
+        return Err(error);
+    }
     shared.file().note(known, Mark::read(connection).map_err(|error| shared.classify(error)))?;
     confirm(shared)
 }

@@ -95,6 +95,111 @@ async fn another_file_in_its_place_is_noticed() {
     }
 }
 
+/// Commits a little, and says which of it was acknowledged.
+async fn write_some(store: &Store, round: &str) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    for number in 0..10 {
+        let jti = format!("{round}.{number}");
+        if store.revoke(vec![token(&jti)]).await.is_ok() {
+            acknowledged.push(jti);
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test]
+async fn a_log_that_is_truncated_or_overwritten_is_noticed() {
+    for (what, is_checkpointed) in [("truncated", false), ("older", false), ("older", true), ("other", false)] {
+        let (folder, path) = folder();
+        let log = folder.path().join("portcullis.db-wal");
+        let store = open(&path);
+        assert_eq!(write_some(&store, "first").await.len(), 10);
+        let older = fs::read(&log).unwrap();
+        if is_checkpointed {
+            checkpoint(&path);
+        }
+        assert_eq!(write_some(&store, "second").await.len(), 10, "{what}");
+        let main = fs::read(&path).unwrap();
+        // In place, as `cp` does it, and between two looks.
+        match what {
+            "truncated" => drop(fs::OpenOptions::new().write(true).truncate(true).open(&log).unwrap()),
+            "older" => fs::write(&log, &older).unwrap(),
+            _ => {
+                let (_other_folder, other) = super::folder();
+                let another = open(&other);
+                write_some(&another, "other").await;
+                fs::write(&log, fs::read(other.with_file_name("portcullis.db-wal")).unwrap()).unwrap();
+            }
+        }
+        assert_eq!(write_some(&store, "lost").await, Vec::<String>::new(), "{what}, {is_checkpointed}");
+        let looked = store.look().await;
+        assert!(looked.as_ref().is_err_and(Error::is_of_file), "{what}, {is_checkpointed}: {looked:?}");
+        assert_eq!(fs::read(&path).unwrap(), main, "{what}, {is_checkpointed}: the main file was written");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_lost_nothing_is_no_fault() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let mut written = 0;
+    for round in 0..6 {
+        written += write_some(&store, &format!("{round}")).await.len();
+        let other = Connection::open(&path).unwrap();
+        let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE", "TRUNCATE", "RESTART"][round];
+        other.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())).unwrap();
+        if round == 4 {
+            other.execute_batch("VACUUM").unwrap();
+        }
+        store.look().await.unwrap_or_else(|error| panic!("{mode}: {error}"));
+    }
+    assert_eq!(written, 60);
+    // Large transactions that spill into the log, given up and committed, by another process.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA cache_size = 5; CREATE TABLE big (text TEXT)").unwrap();
+    for end in ["ROLLBACK", "COMMIT", "ROLLBACK"] {
+        other.execute_batch("BEGIN").unwrap();
+        for _ in 0..200 {
+            other.execute("INSERT INTO big VALUES (hex(randomblob(2000)))", []).unwrap();
+        }
+        store.look().await.unwrap();
+        other.execute_batch(end).unwrap();
+        store.look().await.unwrap();
+        assert_eq!(write_some(&store, end).await.len(), 10);
+        store.look().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_with_another_order_of_pages_is_noticed() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.revoke(vec![token("before")]).await.unwrap();
+    checkpoint(&path);
+    store.look().await.unwrap();
+    store.revoke(vec![token("later")]).await.unwrap();
+    let mine = fs::read(&path).unwrap();
+    // It has all that was written, and more than the main file.
+    let copy = back_up(&path, "copy.db");
+    overwrite(&copy, &path);
+    assert!(store.revoke(vec![token("lost")]).await.is_err());
+    assert_broken("copied", &store).await;
+    fs::write(&path, &mine).unwrap();
+    assert_heals("back", &store, &path, "back").await;
+}
+
+#[tokio::test]
+async fn the_log_stays_short() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    for round in 0..300 {
+        write_some(&store, &format!("{round}")).await;
+    }
+    let size = fs::metadata(folder.path().join("portcullis.db-wal")).unwrap().len();
+    assert!(size < 16 << 20, "{size}");
+    assert!(fs::metadata(&path).unwrap().len() > 100_000);
+}
+
 #[tokio::test]
 async fn a_copy_of_the_present_state_is_gone_on_with() {
     let (folder, path) = folder();

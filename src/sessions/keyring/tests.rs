@@ -1,6 +1,7 @@
 //! Which steps the keys are due, and when.
 
 use super::*;
+use crate::clock;
 use crate::secret::Secret;
 use crate::tokens::KeySet;
 

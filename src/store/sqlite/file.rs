@@ -111,10 +111,10 @@ impl State {
         (self.log, self.log_mark) = (Log::default(), None);
     }
 
-    /// Looks whether the log at `path` goes on. Where it starts anew, what it held must be in the main file.
-    fn look_at_log(&mut self, path: &Path) -> Change {
+    /// Looks whether the log at `paths` goes on. Where it starts anew, what it held must be in the main file.
+    fn look_at_log(&mut self, paths: &[PathBuf; 2]) -> Change {
         let known = self.mark;
-        let change = self.log.look(path);
+        let change = self.log.look(paths);
         if change == Change::Restarted {
             self.main = self.log_mark.or(self.main);
             self.is_due = true;
@@ -234,9 +234,7 @@ impl DatabaseFile {
     /// How many frames the write-ahead log holds, up to its newest transaction.
     pub fn log_frames(&self) -> u64 {
         let mut state = self.state();
-        if let Some(path) = self.companions.first() {
-            state.look_at_log(path);
-        }
+        state.look_at_log(&self.companions);
         state.log.frames()
     }
 
@@ -305,7 +303,7 @@ impl DatabaseFile {
             }
             *known = found;
         }
-        let log = self.companions.first().map_or(Change::Continued, |path| state.look_at_log(path));
+        let log = state.look_at_log(&self.companions);
         // What is left of it is seen once it is opened.
         if log == Change::Overwritten {
             return Ok(Found::Copy);

@@ -2,13 +2,15 @@
 //!
 //! SQLite finds its place in the log by shared memory and trusts what it reads there. Until the log starts anew its
 //! header and each frame that ends a transaction stay as they are, and the checksum of such a frame covers all frames before
-//! it. So the header and the newest such frame are compared. SQLite's file format, section 4, has the layout. No lock
-//! lies on this file: unlike the main file it may be opened and closed.
+//! it. So the header and the newest such frame are compared, and with them the header of the shared memory. SQLite's file
+//! format, section 4, and its WAL-mode file format, section 2.1, have the layouts. No lock lies on the log: unlike the main
+//! file it may be opened and closed. The file of the shared memory carries locks: it is opened once and closed when no
+//! connection is open.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -18,6 +20,11 @@ const PAGE_SIZE: std::ops::Range<usize> = 8..12;
 const SALTS: std::ops::Range<usize> = 16..24;
 const FRAME_PAGES: std::ops::Range<usize> = 4..8;
 const FRAME_SALTS: std::ops::Range<usize> = 8..16;
+
+/// The header of the shared memory stands there twice. Its numbers have the byte order of the machine, but the salts.
+const INDEX_HEADER: usize = 48;
+const INDEX_FRAMES: std::ops::Range<usize> = 16..20;
+const INDEX_SALTS: std::ops::Range<usize> = 32..40;
 
 /// How often a log is read that seems overwritten: SQLite may be writing these very bytes.
 const ATTEMPTS: u32 = 3;
@@ -45,6 +52,9 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     file: Option<File>,
+    index: Option<File>,
+    /// The salts and the number of frames in the shared memory.
+    indexed: Option<(Vec<u8>, u32)>,
     header: Option<[u8; HEADER]>,
     commit: Option<Commit>,
     /// The end of a transaction that has failed after it was written: SQLite will write over it.
@@ -52,20 +62,49 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Looks at the log at `path`. One that cannot be read is not judged: SQLite meets the error itself.
-    pub fn look(&mut self, path: &Path) -> Change {
-        if self.open(path).is_err() {
+    /// Looks at the log and the shared memory at `paths`, with a connection open. What cannot be read is not judged: SQLite
+    /// meets the error itself.
+    pub fn look(&mut self, paths: &[PathBuf; 2]) -> Change {
+        let [log, index] = paths;
+        if self.open(log).is_err() {
             return Change::Continued;
         }
-        let mut change = self.compare().unwrap_or(Change::Continued);
-        for _ in 1..ATTEMPTS {
-            if change != Change::Overwritten {
-                break;
+        if self.index.is_none() {
+            self.index = File::open(index).ok();
+        }
+        let mut change = Change::Continued;
+        for _ in 0..ATTEMPTS {
+            let found = self.compare().unwrap_or(Change::Continued);
+            if found == Change::Restarted {
+                change = found;
+            }
+            let is_sound = found != Change::Overwritten && self.is_indexed().unwrap_or(true);
+            if is_sound {
+                return change;
             }
             std::thread::yield_now();
-            change = self.compare().unwrap_or(Change::Continued);
         }
-        change
+        Change::Overwritten
+    }
+
+    /// Whether the shared memory belongs to the log as it is, and has all that it had. What a transaction under way has
+    /// written is not in it yet.
+    fn is_indexed(&mut self) -> io::Result<bool> {
+        let (Some(file), Some(header)) = (&self.index, &self.header) else { return Ok(true) };
+        let mut twice = [0; 2 * INDEX_HEADER];
+        file.read_exact_at(&mut twice, 0)?;
+        let (index, copy) = twice.split_at(INDEX_HEADER);
+        let part = |range| index.get(range).unwrap_or_default();
+        let frames = part(INDEX_FRAMES).try_into().map_or(0, u32::from_ne_bytes);
+        // Where a log is about to start anew, there is no frame, and it may not have the salts yet.
+        let is_of_log = frames == 0 || header.get(SALTS) == Some(part(INDEX_SALTS));
+        let has_lost =
+            self.indexed.as_ref().is_some_and(|(salts, known)| salts == part(INDEX_SALTS) && frames < *known);
+        if index != copy || !is_of_log || has_lost {
+            return Ok(false);
+        }
+        self.indexed = Some((part(INDEX_SALTS).to_vec(), frames));
+        Ok(true)
     }
 
     /// How many frames are in it, up to the end of the newest transaction.
@@ -92,7 +131,7 @@ impl Log {
         let is_same =
             |file: &File| file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
         if !self.file.as_ref().is_some_and(is_same) {
-            *self = Self { file: Some(File::open(path)?), ..Self::default() };
+            *self = Self { file: Some(File::open(path)?), index: self.index.take(), indexed: None, ..Self::default() };
         }
         Ok(())
     }

@@ -139,6 +139,36 @@ async fn a_log_that_is_truncated_or_overwritten_is_noticed() {
 }
 
 #[tokio::test]
+async fn shared_memory_that_is_overwritten_is_made_anew() {
+    for is_same_log in [true, false] {
+        let (folder, path) = folder();
+        let index = folder.path().join("portcullis.db-shm");
+        let store = open(&path);
+        write_some(&store, "first").await;
+        let older = fs::read(&index).unwrap();
+        if !is_same_log {
+            checkpoint(&path);
+        }
+        let mut acknowledged = write_some(&store, "second").await;
+        // As `cp` does it, but it stays mapped.
+        fs::OpenOptions::new().write(true).open(&index).unwrap().write_all(&older).unwrap();
+        acknowledged.extend(write_some(&store, "third").await);
+        store.look().await.unwrap_or_else(|error| panic!("{is_same_log}: {error}"));
+        let last = write_some(&store, "last").await;
+        assert_eq!(last.len(), 10);
+        acknowledged.extend(last);
+        store.close();
+        let connection = Connection::open(&path).unwrap();
+        let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(sound, "ok", "{is_same_log}");
+        let store = open(&path);
+        for jti in acknowledged {
+            assert!(has(&store, &jti).await, "{is_same_log}: {jti}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_lost_nothing_is_no_fault() {
     let (_folder, path) = folder();
     let store = open(&path);

@@ -9,21 +9,11 @@ use serde_json::{Value, json};
 use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials, holds_within, said};
 use crate::jwt;
 use crate::origin::Origin;
-use crate::wire::{Response, get, post};
+use crate::store_file::{assert_unavailable, log_out};
+use crate::wire::{get, post};
 
 fn database(gateway: &Gateway) -> std::path::PathBuf {
     gateway.folder.path().join("portcullis.db")
-}
-
-fn log_out(gateway: &Gateway, token: &str) -> Response {
-    post("/logout/access").bearer(token).send(gateway.public)
-}
-
-#[track_caller]
-fn assert_unavailable(what: &str, answer: &Response) {
-    assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{what}: {answer:?}");
-    assert!(answer.header("retry-after").is_some(), "{what}: {answer:?}");
-    assert!(!answer.text().to_lowercase().contains("sqlite"), "{what}: an inner error's text: {answer:?}");
 }
 
 #[test]

@@ -19,14 +19,16 @@ use crate::wire::{Response, get, post};
 const NOTICED: Duration = Duration::from_secs(2);
 const HEALED: Duration = Duration::from_secs(5);
 
-fn log_out(gateway: &Gateway, token: &str) -> Response {
+/// A logout, whatever the answer.
+pub fn log_out(gateway: &Gateway, token: &str) -> Response {
     post("/logout/access").bearer(token).send(gateway.public)
 }
 
 #[track_caller]
-fn assert_unavailable(what: &str, answer: &Response) {
+pub fn assert_unavailable(what: &str, answer: &Response) {
     assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{what}: {answer:?}");
     assert!(answer.header("retry-after").is_some(), "{what}: {answer:?}");
+    assert!(!answer.text().to_lowercase().contains("sqlite"), "{what}: an inner error's text: {answer:?}");
 }
 
 /// A gateway with an account, a backup of its database, and logouts from before and after that backup.
@@ -160,6 +162,26 @@ fn database_file_unlinked_with_its_log() {
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(scene.file(suffix)).unwrap();
     }
+    scene.assert_fault_is_noticed();
+}
+
+#[test]
+fn database_log_truncated() {
+    let scene = Scene::start();
+    // What was committed since the last checkpoint is in the log alone.
+    assert_eq!(log_out(&scene.gateway, &jwt::access("alice")).status, 200);
+    std::fs::File::options().write(true).truncate(true).open(scene.file("-wal")).unwrap();
+    scene.assert_fault_is_noticed();
+}
+
+#[test]
+fn database_log_overwritten_by_an_older_one() {
+    let scene = Scene::start();
+    let older = std::fs::read(scene.file("-wal")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(log_out(&scene.gateway, &jwt::access("alice")).status, 200);
+    }
+    std::fs::write(scene.file("-wal"), older).unwrap();
     scene.assert_fault_is_noticed();
 }
 

@@ -38,7 +38,7 @@ pub use change::needs_restart;
 pub use network::Network;
 pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
-pub use route::{Auth, Cors, EncodedSlash, OnExpiry, Rate, Route, RouteLimits, Rule};
+pub use route::{Auth, Cors, EncodedSlash, NO_LIMIT, OnExpiry, Rate, Route, RouteLimits, Rule};
 pub use server::{Address, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls};
 pub use trusted::{KeySetUrl, LOCAL, Trusted, TrustedKeys};
 pub use upstream::{

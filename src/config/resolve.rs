@@ -52,7 +52,7 @@ pub(super) fn resolve(
     let tokens = tokens::tokens(&mut reader, file.tokens.unwrap_or_default(), identity.responses);
     let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
     let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
-    let around = routes::Around { upstreams: &upstreams, limits: &server.limits, tokens: &tokens };
+    let around = routes::Around { upstreams: &upstreams, tokens: &tokens };
     let routes = routes::routes(&mut reader, file.routes.unwrap_or_default(), &around);
     let Notes { problems, warnings, files } = reader.finish();
     if !problems.is_empty() {

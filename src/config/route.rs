@@ -33,6 +33,8 @@ pub struct Route {
     pub on_expiry: OnExpiry,
     /// Which pages of other origins may call; `None`: preflights are judged like any request.
     pub cors: Option<Cors>,
+    /// Whether request bodies are free of `server.timeouts.body_rate`.
+    pub stream: bool,
     /// How often and how much.
     pub limits: RouteLimits,
 }
@@ -53,12 +55,15 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
+/// `routes[].limits.body: none`.
+pub const NO_LIMIT: u64 = u64::MAX;
+
 /// `routes[].limits`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteLimits {
     /// Requests of one subject, or of one address where no token is looked at.
     pub requests: Option<Rate>,
-    /// Largest request body, in bytes; `None`: `server.limits.body`.
+    /// Largest request body, in bytes; [`NO_LIMIT`] for `none`; `None`: `server.limits.body`.
     pub body: Option<u64>,
 }
 

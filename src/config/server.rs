@@ -79,8 +79,10 @@ pub struct ServerTimeouts {
     pub header: Duration,
     /// Between two requests of a kept connection, and while a client takes nothing of its answer.
     pub idle: Duration,
-    /// Between two reads of a request body.
+    /// Between two reads of a request body that is forwarded; for the whole body of a request to an own endpoint.
     pub body: Duration,
+    /// The least that a request body must bring, in bytes a second; 0 is no minimum.
+    pub body_rate: u64,
     /// How long a stopping gateway waits for requests in flight.
     pub drain: Duration,
 }
@@ -91,7 +93,7 @@ pub const DEFAULT_CONNECTIONS: usize = 50_000;
 /// `server.limits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open client connections. When full, the longest idle one is closed.
+    /// Open client connections. When full, those of the largest holder give way, idle before slow ones.
     pub connections: usize,
     /// Open connections of one client address (IPv6: of one /64); 0 is no limit.
     pub per_address: usize,

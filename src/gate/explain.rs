@@ -2,6 +2,7 @@
 
 use http::{Method, Uri};
 
+use crate::config::NO_LIMIT;
 use crate::config::{Auth, Config, Cors, OnExpiry, Route, Segment};
 use crate::gate::route::Table;
 use crate::gate::target::Target;
@@ -85,8 +86,13 @@ fn options(route: &Route) -> Vec<String> {
     if let Some(rate) = route.limits.requests {
         lines.push(format!("limit:    {} requests in {:?}", rate.count, rate.per));
     }
-    if let Some(body) = route.limits.body {
-        lines.push(format!("limit:    bodies of {body} bytes"));
+    match route.limits.body {
+        None => {}
+        Some(NO_LIMIT) => lines.push("limit:    bodies of any size".to_owned()),
+        Some(body) => lines.push(format!("limit:    bodies of {body} bytes")),
+    }
+    if route.stream {
+        lines.push("stream:   request bodies may be slow".to_owned());
     }
     if route.websocket_protocol_token {
         lines.push("token:    also in Sec-WebSocket-Protocol".to_owned());
@@ -216,6 +222,8 @@ mod tests {
             ),
             (&|route| route.websocket_protocol_token = true, "token:    also in Sec-WebSocket-Protocol"),
             (&|route| route.limits.body = Some(1024), "limit:    bodies of 1024 bytes"),
+            (&|route| route.limits.body = Some(NO_LIMIT), "limit:    bodies of any size"),
+            (&|route| route.stream = true, "stream:   request bodies may be slow"),
             (
                 &|route| {
                     route.limits.requests =

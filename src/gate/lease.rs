@@ -1,20 +1,22 @@
 //! What a long answer hangs on: the token of the caller that it is for. Who passed the gate stays in for the answer that
 //! he was let in for, but a stream or a tunnel must not outlive its token.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
+
+use http_body::Body as _;
 
 use crate::clock::UnixTime;
 use crate::config::OnExpiry;
 use crate::gate::Gate;
+use crate::message::{BodyGuard, BodyState, Incoming, IncomingBody};
 use crate::sessions::Caller;
-use crate::upstream::Uploading;
 
 /// The caller of one exchange, once he is known. Empty where nobody was asked for a token.
 #[derive(Default)]
 pub struct Lease {
     grant: RefCell<Option<Grant>>,
-    uploading: Rc<Cell<bool>>,
+    body: Rc<BodyState>,
 }
 
 struct Grant {
@@ -38,16 +40,23 @@ impl Lease {
         *self.grant.borrow_mut() = Some(Grant { caller, on_expiry });
     }
 
-    /// The same while the request's body is passed on, until what is returned is dropped.
-    pub(super) fn upload(&self, caller: Caller, on_expiry: OnExpiry) -> Uploading {
-        self.grant(caller, on_expiry);
-        self.uploading.set(true);
-        Uploading(Rc::clone(&self.uploading))
+    /// The request's body is received until what is returned is dropped; from `caller`, where a token was looked at.
+    pub(super) fn receive(&self, caller: Option<&Caller>, on_expiry: OnExpiry) -> BodyGuard {
+        if let Some(caller) = caller {
+            self.grant(caller.clone(), on_expiry);
+        }
+        BodyGuard::new(Rc::clone(&self.body))
     }
 
-    /// Whether the request's body is still being passed on.
-    pub fn is_uploading(&self) -> bool {
-        self.uploading.get()
+    /// The body of a request to an endpoint of the gateway.
+    pub(super) fn of_endpoint(&self, body: Incoming) -> IncomingBody {
+        let guard = (!body.is_end_stream()).then(|| self.receive(None, OnExpiry::Close));
+        IncomingBody { body, guard }
+    }
+
+    /// The request's body, where it is being received.
+    pub fn body(&self) -> &BodyState {
+        &self.body
     }
 
     /// Forgets the caller.

@@ -218,7 +218,7 @@ impl Gate {
         }
         if let Subject::Endpoint(endpoint) = record.subject {
             let asker = Asker { address: client.address, now, request_id: record.request_id() };
-            let answer = self.identity.answer(endpoint, target.path().as_str(), asker, (head, body));
+            let answer = self.identity.answer(endpoint, target.path().as_str(), asker, (head, lease.of_endpoint(body)));
             // In a box: most requests do not come by here, and should not carry its state.
             return Ok((Box::pin(answer).await?, Outcome::Answered));
         }
@@ -233,8 +233,7 @@ impl Gate {
         record.caller = self.check(&found, &given, peer, now)?;
         let bounds = self.bounds(&found, record.caller.as_ref(), client.address)?;
         record.on_expiry = bounds.on_expiry;
-        let uploading = record.caller.as_ref().filter(|_| !body.is_end_stream());
-        let uploading = uploading.map(|caller| lease.upload(caller.clone(), bounds.on_expiry));
+        let guard = (!body.is_end_stream()).then(|| lease.receive(record.caller.as_ref(), bounds.on_expiry));
         let (websocket_token, ids) = (given.is_in_protocol(), record.ids(&head.headers));
         let exchange = Exchange {
             upstream: route.upstream,
@@ -249,8 +248,9 @@ impl Gate {
             ids,
             forward_authorization: route.forward_authorization,
             websocket_token,
-            uploading,
+            guard,
             body_limit: bounds.body,
+            stream: bounds.stream,
         };
         let reply = self.upstreams.forward(&worker.pools, exchange).await?;
         peer.note_tunnel(reply.tunnel);
@@ -306,11 +306,12 @@ impl Gate {
     fn bounds(&self, found: &route::Match, caller: Option<&Caller>, address: IpAddr) -> Result<Strictest, Rejection> {
         let route = self.route(found.route)?;
         self.quotas.check(found.route, caller, address)?;
-        let mut strictest = Strictest { body: route.limits.body, on_expiry: route.on_expiry };
+        let mut strictest = Strictest { body: route.limits.body, on_expiry: route.on_expiry, stream: route.stream };
         for other in &found.also {
             self.quotas.check(*other, caller, address)?;
             let other = self.route(*other)?;
             strictest.body = strictest.body.into_iter().chain(other.limits.body).min();
+            strictest.stream &= other.stream;
             if other.on_expiry == OnExpiry::Close {
                 strictest.on_expiry = OnExpiry::Close;
             }
@@ -336,6 +337,7 @@ impl Gate {
 struct Strictest {
     body: Option<u64>,
     on_expiry: OnExpiry,
+    stream: bool,
 }
 
 /// Where the request's credential stands, on this route.

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::identity::Identity;
-use crate::message::{self, Incoming, ReadError, Rejection};
+use crate::message::{IncomingBody, ReadError, Rejection};
 use crate::secret::Secret;
 
 /// The largest body, in bytes.
@@ -84,13 +84,13 @@ impl Fields {
 
 impl Identity {
     /// Reads `username` and `password`.
-    pub(super) async fn credentials(&self, headers: &HeaderMap, body: Incoming) -> Result<Credentials, Rejection> {
+    pub(super) async fn credentials(&self, headers: &HeaderMap, body: IncomingBody) -> Result<Credentials, Rejection> {
         let [username, password] = self.texts(["username", "password"], headers, body).await?;
         Ok(Credentials { username, password: Secret::new(password) })
     }
 
     /// Reads `old_password` and `new_password`.
-    pub(super) async fn passwords(&self, headers: &HeaderMap, body: Incoming) -> Result<Passwords, Rejection> {
+    pub(super) async fn passwords(&self, headers: &HeaderMap, body: IncomingBody) -> Result<Passwords, Rejection> {
         let [old, new] = self.texts(["old_password", "new_password"], headers, body).await?;
         Ok(Passwords { old: Secret::new(old), new: Secret::new(new) })
     }
@@ -99,9 +99,9 @@ impl Identity {
         &self,
         names: [&'static str; 2],
         headers: &HeaderMap,
-        body: Incoming,
+        body: IncomingBody,
     ) -> Result<[String; 2], Rejection> {
-        let bytes = message::read(body, LIMIT, self.timeouts.body).await.map_err(unread)?;
+        let bytes = body.read(LIMIT, self.timeouts.body).await.map_err(unread)?;
         self.parse(Fields::new(names), headers, bytes).await?.require()
     }
 
@@ -131,7 +131,7 @@ impl Identity {
 fn unread(error: ReadError) -> Rejection {
     match error {
         ReadError::TooLarge(_) => Rejection::BodyTooLarge,
-        ReadError::Silent(_) => Rejection::BadRequest("The request body did not arrive in time".into()),
+        ReadError::Late(_) => Rejection::BadRequest("The request body did not arrive in time".into()),
         ReadError::Broken(_) => Rejection::BadRequest("The request body is malformed".into()),
     }
 }

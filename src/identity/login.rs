@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::accounts::{self, Account, Attempt};
 use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
-use crate::message::{Body, Incoming, Rejection};
+use crate::message::{Body, IncomingBody, Rejection};
 use crate::sessions::{Pair, Refusal, Ticket};
 
 impl Identity {
@@ -15,7 +15,7 @@ impl Identity {
         &self,
         origin: Origin<'_>,
         headers: &HeaderMap,
-        body: Incoming,
+        body: IncomingBody,
     ) -> Result<Response<Body>, Rejection> {
         let credentials = self.credentials(headers, body).await?;
         origin.trail.user(&credentials.username);

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::accounts::Accounts;
 use crate::clock::UnixTime;
 use crate::config::{self, ServerTimeouts, UsersAccess};
-use crate::message::{Body, Incoming, Rejection, credential};
+use crate::message::{Body, IncomingBody, Rejection, credential};
 use crate::model::ResponseStyle;
 use crate::sessions::{Caller, Device, Pair, Sessions};
 use crate::telemetry::audit;
@@ -227,7 +227,7 @@ impl Identity {
         endpoint: Endpoint,
         path: &str,
         asker: Asker<'_>,
-        (head, body): (&request::Parts, Incoming),
+        (head, body): (&request::Parts, IncomingBody),
     ) -> Result<Response<Body>, Rejection> {
         endpoint.check_method(&head.method)?;
         let trail = Trail::begin(&self.audit, endpoint.event(&head.method), asker, user_agent(&head.headers));
@@ -241,7 +241,7 @@ impl Identity {
         endpoint: Endpoint,
         path: &str,
         origin: Origin<'_>,
-        (head, body): (&request::Parts, Incoming),
+        (head, body): (&request::Parts, IncomingBody),
     ) -> Result<Response<Body>, Rejection> {
         match endpoint {
             Endpoint::Registration => self.register(origin, &head.headers, body).await,

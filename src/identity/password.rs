@@ -5,7 +5,7 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::accounts::Exchange;
 use crate::clock;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
-use crate::message::{Body, Incoming, Rejection};
+use crate::message::{Body, IncomingBody, Rejection};
 use crate::tokens::TokenType;
 
 impl Identity {
@@ -13,7 +13,7 @@ impl Identity {
         &self,
         origin: Origin<'_>,
         headers: &HeaderMap,
-        body: Incoming,
+        body: IncomingBody,
     ) -> Result<Response<Body>, Rejection> {
         let judge = |origin| {
             let signer = self.sessions.signer()?;

@@ -6,14 +6,14 @@ use crate::accounts::Applicant;
 use crate::clock;
 use crate::config::Registration;
 use crate::identity::{Identity, Origin, answer, device, with_pair};
-use crate::message::{Body, Incoming, Rejection};
+use crate::message::{Body, IncomingBody, Rejection};
 
 impl Identity {
     pub(super) async fn register(
         &self,
         origin: Origin<'_>,
         headers: &HeaderMap,
-        body: Incoming,
+        body: IncomingBody,
     ) -> Result<Response<Body>, Rejection> {
         if self.settings.registration == Registration::Closed {
             return Err(Rejection::RegistrationClosed);

@@ -4,6 +4,7 @@ pub mod rejection;
 pub mod grpc;
 pub mod credential;
 pub mod presence;
+mod body_state;
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+pub use body_state::{BodyGuard, BodyState, IncomingBody};
 pub use hyper::body::Incoming;
 pub use presence::Presence;
 pub use rejection::Rejection;
@@ -79,31 +81,30 @@ pub enum ReadError {
     /// It is larger than allowed.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    /// Nothing came for this long.
-    #[error("no part of the body came within {0:?}")]
-    Silent(Duration),
+    /// It was not whole within this time.
+    #[error("the body was not whole within {0:?}")]
+    Late(Duration),
     /// The connection broke or the framing is wrong.
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
 }
 
-/// Reads a whole body of at most `limit` bytes, waiting at most `pause` for each part.
-///
-/// # Errors
-/// [`ReadError`]; what was read until then is thrown away.
-pub async fn read(mut body: Incoming, limit: usize, pause: Duration) -> Result<Bytes, ReadError> {
+async fn read(mut body: Incoming, limit: usize, guard: Option<&BodyGuard>) -> Result<Bytes, ReadError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(ReadError::TooLarge(limit));
     }
     let mut whole = BytesMut::new();
-    loop {
-        let next = tokio::time::timeout(pause, body.frame()).await.map_err(|_| ReadError::Silent(pause))?;
-        let Some(frame) = next else { return Ok(whole.freeze()) };
+    while let Some(frame) = body.frame().await {
         if let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() {
             if whole.len() + part.len() > limit {
                 return Err(ReadError::TooLarge(limit));
             }
+            if let Some(guard) = guard {
+                guard.note(Some(part.len()));
+                guard.note(None);
+            }
             whole.extend_from_slice(&part);
         }
     }
+    Ok(whole.freeze())
 }

@@ -33,7 +33,8 @@ pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
     tokio::task::spawn_local(async move {
         // The box lives only as long as the door is being opened.
         match place.seat.attend_to(Box::pin(room.open(arrival))).await {
-            Some(Ok(Guest { stream, source, ticket: _ticket })) => {
+            Some(Ok(Guest { stream, source, ticket })) => {
+                place.seat.set_holder(ticket.holder());
                 serve(stream, Rc::new(Visit::new(&room, source)), &place.seat).await;
             }
             Some(Err(refused)) => room.turn_away(&refused),

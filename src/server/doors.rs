@@ -189,7 +189,7 @@ impl Doors {
             source.address = told.map(|address| address.ip()).or(peer);
         }
         let counted = source.address.filter(|address| !trusted.iter().any(|network| network.contains(*address)));
-        let ticket = self.census.enter(counted)?;
+        let ticket = self.census.enter(counted).await?;
         let stream = match self.acceptor() {
             _ if !door.tls => Stream::Plain(stream),
             Some(acceptor) => acceptor.accept(stream).await.map_err(Error::Handshake)?,

@@ -65,6 +65,19 @@ impl Room {
         self.past.borrow_mut().push(past);
     }
 
+    /// Closes connections for those that wait for a place.
+    fn make_room(&self) {
+        let census = &self.doors.census;
+        if census.demand() == 0 {
+            return;
+        }
+        let yielding = self.roster.yielding(|address| census.share(address));
+        let count = census.settle(self.index, yielding.iter().map(|(share, _)| *share));
+        for (_, seat) in yielding.iter().take(count) {
+            seat.close();
+        }
+    }
+
     /// The present edition.
     pub fn shift(&self) -> Rc<Shift> {
         Rc::clone(&self.shift.borrow())
@@ -72,8 +85,8 @@ impl Room {
 
     /// To be called every 100 ms or so: whatever is bounded by time.
     pub fn tick(&self) {
-        let idle = self.roster.sweep();
-        self.roster.close_longest_idle(self.doors.census.sweep(self.index, idle));
+        self.roster.sweep();
+        self.make_room();
         self.access.flush();
         self.shift.borrow().own.pools.tick();
         // Their pools go by the same clock.

@@ -2,8 +2,10 @@
 //! for each.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -11,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::config::ServerTimeouts;
-use crate::server::census::Idle;
+use crate::server::census::Share;
 use crate::server::frames::{self, Frames};
-use crate::server::stay::Stay;
+use crate::server::stay::{SLOW, Stay};
 
 /// How long a draining worker leaves connections open that are asking for nothing: a request may be on its way.
 const FAREWELL: Duration = Duration::from_millis(1500);
@@ -60,6 +62,15 @@ pub enum Order {
     Close,
 }
 
+/// How a connection can give way to a newcomer; the first goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Yield {
+    /// It asks for nothing.
+    Idle,
+    /// Its client is waited for, or takes nothing of its answer.
+    Slow,
+}
+
 /// One connection's entry.
 pub struct Seat {
     stage: Cell<Stage>,
@@ -78,6 +89,8 @@ pub struct Seat {
     /// What the answers under way hang on.
     stays: RefCell<Vec<Rc<Stay>>>,
     waker: RefCell<Option<Waker>>,
+    /// The client whose share it is of; `None` where it holds for many, or has no place yet.
+    holder: Cell<Option<IpAddr>>,
     /// The roster's clock: the time of the last sweep, exact enough for bounds of seconds, and free.
     tick: Rc<Cell<Instant>>,
 }
@@ -159,6 +172,33 @@ impl Seat {
     /// Whether nothing is asked for, and nothing told yet.
     fn is_idle(&self) -> bool {
         matches!(self.stage(), Stage::New | Stage::Idle) && self.order() != Order::Close
+    }
+
+    /// Notes that it has a place, of this client's share.
+    pub fn set_holder(&self, holder: Option<IpAddr>) {
+        self.holder.set(holder);
+    }
+
+    /// How it can give way, if it can. One that makes progress cannot.
+    fn yields(&self) -> Option<Yield> {
+        let is_slow = |since: Option<Instant>| since.is_some_and(|since| self.now().duration_since(since) > SLOW);
+        if self.order() == Order::Close {
+            return None;
+        }
+        if self.is_idle() {
+            return Some(Yield::Idle);
+        }
+        let stays = self.stays.borrow();
+        let slow = match self.stage() {
+            Stage::Head => is_slow(Some(self.since.get())),
+            Stage::Busy | Stage::Flushing => {
+                // All are asked: each notes when its client was first waited for.
+                let starving = stays.iter().filter(|stay| stay.starves(self.now())).count();
+                is_slow(self.stalled.get()) || is_slow(self.partial.get()) || (starving > 0 && starving == stays.len())
+            }
+            Stage::New | Stage::Idle | Stage::Tunnel => false,
+        };
+        slow.then_some(Yield::Slow)
     }
 
     /// Closes the connection now.
@@ -260,6 +300,7 @@ impl Roster {
             chatter: Cell::new(0),
             stays: RefCell::default(),
             waker: RefCell::new(None),
+            holder: Cell::new(None),
             tick: Rc::clone(&self.tick),
         });
         self.seats.borrow_mut().insert(number, Rc::clone(&seat));
@@ -290,9 +331,8 @@ impl Roster {
         }
     }
 
-    /// Closes what has been in its stage for too long, and ends answers whose tokens have ended. Returns what is idle and
-    /// goes on.
-    pub fn sweep(&self) -> Idle {
+    /// Closes what has been in its stage for too long, and ends answers whose tokens have ended.
+    pub fn sweep(&self) {
         let now = clock::monotonic();
         self.tick.set(now);
         let ticks = self.ticks.get().wrapping_add(1);
@@ -301,7 +341,6 @@ impl Roster {
             self.look_at_stays();
         }
         let timeouts = self.timeouts.get();
-        let mut idle = Idle::default();
         for seat in self.seats.borrow().values() {
             seat.chatter.set(0);
             let limit = match seat.stage() {
@@ -315,25 +354,25 @@ impl Roster {
             let age = now.duration_since(seat.since.get());
             if stalled || age > limit {
                 seat.command(Order::Close);
-            } else if seat.is_idle() {
-                idle.count += 1;
-                idle.longest = idle.longest.max(age);
             }
         }
-        idle
     }
 
-    /// Closes at most `count` connections that ask for nothing, the longest idle first.
-    pub fn close_longest_idle(&self, count: usize) {
-        if count == 0 {
-            return;
+    /// The connections that can give way, each with its holder's share, the first to go first: the largest holder's, of
+    /// these the idle, of these the longest so.
+    pub fn yielding(&self, share: impl Fn(IpAddr) -> Share) -> Vec<(Share, Rc<Seat>)> {
+        let mut shares: HashMap<IpAddr, Share, ahash::RandomState> = HashMap::default();
+        let mut found = Vec::new();
+        for seat in self.seats.borrow().values() {
+            if let Some(holder) = seat.holder.get()
+                && let Some(how) = seat.yields()
+            {
+                let share = *shares.entry(holder).or_insert_with(|| share(holder));
+                found.push((share, how, seat.since.get(), Rc::clone(seat)));
+            }
         }
-        let seats = self.seats.borrow();
-        let mut idle: Vec<_> = seats.values().filter(|seat| seat.is_idle()).collect();
-        idle.sort_by_key(|seat| seat.since.get());
-        for seat in idle.into_iter().take(count) {
-            seat.command(Order::Close);
-        }
+        found.sort_by_key(|(share, how, since, _)| (Reverse(*share), *how, *since));
+        found.into_iter().map(|(share, _, _, seat)| (share, seat)).collect()
     }
 
     fn look_at_stays(&self) {

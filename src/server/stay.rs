@@ -14,6 +14,11 @@ use crate::gate::{Lease, LeaseEnd};
 use crate::message::{Body, Cause};
 use crate::server::room::Standing;
 
+/// How long a client may be waited for until its connection counts as slow, and the least that a body must bring
+/// meanwhile, in bytes a second.
+pub const SLOW: Duration = Duration::from_secs(1);
+const SLOW_RATE: u64 = 256;
+
 /// See the module.
 pub struct Stay {
     /// Filled by the gate.
@@ -30,6 +35,8 @@ pub struct Stay {
     over: Cell<Option<LeaseEnd>>,
     looks: Cell<u32>,
     handed: Cell<Option<Instant>>,
+    /// Since when the client is waited for, and how much had come then.
+    awaited: Cell<Option<(Instant, u64)>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -62,6 +69,7 @@ impl Stay {
             over: Cell::new(None),
             looks: Cell::new(0),
             handed: Cell::new(None),
+            awaited: Cell::new(None),
             waker: RefCell::default(),
         })
     }
@@ -75,6 +83,7 @@ impl Stay {
     pub fn begin(&self, standing: &Standing, endless: bool) {
         self.lease.clear();
         self.answers.set(None);
+        self.awaited.set(None);
         self.asks_endlessly.set(endless);
         *self.standing.borrow_mut() = Some(standing.clone());
     }
@@ -129,6 +138,29 @@ impl Stay {
         lies
     }
 
+    /// Whether the client has been waited for too long, because of the request's body. To be called again and again: it is
+    /// known from the second time on.
+    pub fn starves(&self, now: Instant) -> bool {
+        let body = self.lease.body();
+        if !body.is_waiting() || self.answers.get().is_some() {
+            self.awaited.set(None);
+            return false;
+        }
+        let Some((since, bytes)) = self.awaited.get() else {
+            self.awaited.set(Some((now, body.bytes())));
+            return false;
+        };
+        let (waited, gained) = (now.duration_since(since), body.bytes() - bytes);
+        if waited < SLOW {
+            return false;
+        }
+        if gained >= SLOW_RATE * waited.as_secs() {
+            self.awaited.set(Some((now, body.bytes())));
+            return false;
+        }
+        true
+    }
+
     /// Looks that have gone by since it was to end, for a caller who may not stay.
     pub fn looks_since_its_end(&self) -> u32 {
         self.looks.get()
@@ -149,7 +181,7 @@ impl Stay {
             self.looks.set(self.looks.get() + 1);
             return;
         }
-        let (asks, answers) = (self.lease.is_uploading(), self.answers.get());
+        let (asks, answers) = (self.lease.body().is_active(), self.answers.get());
         if !asks && answers.is_none() {
             return;
         }

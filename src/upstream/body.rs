@@ -12,13 +12,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::message::Cause;
+use crate::message::{BodyGuard, Cause};
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::balance::InFlight;
 use crate::upstream::decode::{Framing, Head};
 use crate::upstream::headers::{Rules, write_field};
 use crate::upstream::pool::{Pool, Pools};
 use crate::upstream::wire::Wire;
+
+/// The time of waiting, in milliseconds, over which the rate of a body is judged, and the least between two looks.
+const RATE_WINDOW: Millis = 10_000;
+const RATE_PAUSE: Millis = 100;
 
 /// Why a request body could not be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum Fault {
     /// Nothing came for `server.timeouts.body`.
     #[error("the request body did not go on in time")]
     Silent,
+    /// It is slower than `server.timeouts.body_rate`.
+    #[error("the request body is slower than server.timeouts.body_rate")]
+    Slow,
     /// Its framing is wrong, or the client went away.
     #[error("the request body broke off: {0}")]
     Broken(hyper::Error),
@@ -61,19 +68,58 @@ pub struct Upload {
     /// The longest silence; `None` once the answer is there: only the whole exchange has a bound then.
     pause: Option<Duration>,
     silence: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
     progress: Rc<Progress>,
     rules: Rc<Rules>,
     clock: Rc<Clock>,
-    /// Who waits for its end.
-    pub uploading: Option<Uploading>,
+    /// Dropped at its end.
+    pub guard: Option<BodyGuard>,
 }
 
-/// Says that a request's body is being passed on, until it is dropped.
-pub struct Uploading(pub Rc<Cell<bool>>);
+/// Whether a body brings the least that it must, counting only the time spent waiting for the client.
+struct Pace {
+    /// Bytes a second; 0 is no minimum.
+    rate: u64,
+    /// Of the present window.
+    bytes: u64,
+    waited: Millis,
+    /// Since when it is waited for.
+    since: Option<Millis>,
+}
 
-impl Drop for Uploading {
-    fn drop(&mut self) {
-        self.0.set(false);
+impl Pace {
+    fn new(rate: u64) -> Self {
+        Self { rate, bytes: 0, waited: 0, since: None }
+    }
+
+    /// A part came.
+    fn note(&mut self, bytes: u64, now: Millis) {
+        self.bytes += bytes;
+        if let Some(since) = self.since.take() {
+            self.waited += now.saturating_sub(since);
+        }
+        self.turn_over();
+    }
+
+    /// Nothing is there; for how long that may go on before it is looked at again. `None`: it is too slow.
+    fn wait(&mut self, now: Millis) -> Option<Duration> {
+        let since = *self.since.get_or_insert(now);
+        let waited = self.waited + now.saturating_sub(since);
+        if self.rate == 0 || waited < RATE_WINDOW {
+            return Some(Duration::from_millis((RATE_WINDOW - waited.min(RATE_WINDOW)).max(RATE_PAUSE)));
+        }
+        if self.bytes < self.rate * (waited / 1000) {
+            return None;
+        }
+        (self.waited, self.since) = (waited, Some(now));
+        self.turn_over();
+        Some(Duration::from_millis(RATE_WINDOW))
+    }
+
+    fn turn_over(&mut self) {
+        if self.waited >= RATE_WINDOW && self.bytes >= self.rate * (self.waited / 1000) {
+            (self.bytes, self.waited) = (0, 0);
+        }
     }
 }
 
@@ -84,6 +130,8 @@ pub struct Bounds {
     pub size: u64,
     /// Between two reads.
     pub pause: Duration,
+    /// Bytes a second; 0 is no minimum.
+    pub rate: u64,
 }
 
 impl Upload {
@@ -99,10 +147,11 @@ impl Upload {
             left,
             pause,
             silence: None,
+            pace: Pace::new(bounds.rate),
             progress: Rc::clone(&progress),
             rules,
             clock,
-            uploading: None,
+            guard: None,
         };
         (upload, progress)
     }
@@ -116,7 +165,7 @@ impl Upload {
 
     /// The answer has begun: from here on the client may be silent while the server is not, as on a stream of gRPC.
     pub fn note_answer(&mut self) {
-        (self.pause, self.silence) = (None, None);
+        (self.pause, self.silence, self.pace.rate) = (None, None, 0);
     }
 
     /// What the exchange knows of it.
@@ -131,16 +180,42 @@ impl Upload {
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            let Some(pause) = self.pause else { return Poll::Pending };
-            let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-            return silence.as_mut().poll(cx).map(|()| Some(Err(Fault::Silent)));
+            return self.poll_silence(cx).map(|fault| Some(Err(fault)));
         };
         self.silence = None;
+        let length = match &next {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => 0,
+        };
+        self.pace.note(length as u64, self.clock.now());
+        if let Some(guard) = &self.guard {
+            guard.note(Some(length));
+        }
         Poll::Ready(match next {
             None => None,
             Some(Err(error)) => Some(Err(Fault::Broken(error))),
             Some(Ok(frame)) => Some(self.pass(frame)),
         })
+    }
+
+    /// The client is waited for; ready when that has been too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        if let Some(guard) = &self.guard {
+            guard.note(None);
+        }
+        let Some(pause) = self.pause else { return Poll::Pending };
+        loop {
+            let now = self.clock.now();
+            let Some(look) = self.pace.wait(now) else { return Poll::Ready(Fault::Slow) };
+            let silent = self.pace.since.map_or(0, |since| now.saturating_sub(since));
+            let left = pause.saturating_sub(Duration::from_millis(silent));
+            let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(left.min(look))));
+            ready!(silence.as_mut().poll(cx));
+            self.silence = None;
+            if left <= look {
+                return Poll::Ready(Fault::Silent);
+            }
+        }
     }
 
     fn pass(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {

@@ -12,11 +12,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::config::{self, HostPolicy, Protocol};
-use crate::message::{Body, Presence, Rejection};
+use crate::message::{Body, BodyGuard, Presence, Rejection};
 use crate::sessions::Caller;
 use crate::upstream::alarm::Millis;
 use crate::upstream::balance::{self, Balance, InFlight, Outcome};
-use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload, Uploading};
+use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
 use crate::upstream::decode::{self, Asked, Head};
 use crate::upstream::forward::pick::{Turns, outcome};
 use crate::upstream::headers::{self, Client, Ids, Rewrite};
@@ -81,9 +81,11 @@ pub struct Exchange<'a> {
     /// Whether the credential came in Sec-WebSocket-Protocol, from where it is not passed on.
     pub websocket_token: bool,
     /// To be dropped when the body is passed on.
-    pub uploading: Option<Uploading>,
+    pub guard: Option<BodyGuard>,
     /// The largest body, in bytes; `None`: `server.limits.body`.
     pub body_limit: Option<u64>,
+    /// Whether the body may be slow.
+    pub stream: bool,
 }
 
 /// What a server answered.
@@ -114,7 +116,8 @@ impl Upstreams {
             Ok(Upstream { config: upstream.clone(), balance, hosts: hosts.collect(), tls })
         };
         let list = config.upstreams.iter().map(build).collect::<Result<_, Error>>()?;
-        let bounds = Bounds { size: config.server.limits.body, pause: config.server.timeouts.body };
+        let timeouts = &config.server.timeouts;
+        let bounds = Bounds { size: config.server.limits.body, pause: timeouts.body, rate: timeouts.body_rate };
         Ok(Self { list, bounds })
     }
 
@@ -149,7 +152,11 @@ impl Upstreams {
         } else if chunked {
             check_chunked(&exchange.headers)?;
         }
-        let bounds = Bounds { size: exchange.body_limit.unwrap_or(self.bounds.size), pause: self.bounds.pause };
+        let bounds = Bounds {
+            size: exchange.body_limit.unwrap_or(self.bounds.size),
+            rate: if exchange.stream { 0 } else { self.bounds.rate },
+            ..self.bounds
+        };
         if size.lower() > bounds.size {
             return Err(Rejection::BodyTooLarge);
         }
@@ -157,7 +164,7 @@ impl Upstreams {
             (None, None)
         } else {
             let (mut upload, progress) = Upload::new(exchange.body, bounds, pools);
-            upload.uploading = exchange.uploading;
+            upload.guard = exchange.guard;
             (Some(upload), Some(progress))
         };
         let attempt = Attempt {
@@ -340,6 +347,10 @@ impl<'a> Attempt<'a> {
         match self.progress.as_ref().and_then(|progress| progress.take_fault()) {
             Some(Fault::TooLarge) => return Rejection::BodyTooLarge,
             Some(Fault::Silent) => return Rejection::BadRequest("The request body did not arrive in time".into()),
+            Some(Fault::Slow) => {
+                let text = "The request body is too slow; server.timeouts.body_rate is the least";
+                return Rejection::BadRequest(text.into());
+            }
             Some(Fault::Broken(_)) => return Rejection::BadRequest("The request body is malformed".into()),
             None => self.report(server, Outcome::Failed),
         }

@@ -17,7 +17,6 @@ mod body;
 mod decode;
 mod alarm;
 
-pub use body::Uploading;
 pub use fetch::{FetchError, fetch};
 pub use forward::{Error, Exchange, Preview, Reply, Trial, Upstreams};
 pub use headers::{Client, Ids};

@@ -470,17 +470,18 @@ fn a_newcomer_does_not_push_out_the_busy() {
         connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     }
     origin.await_count(2);
-    for _ in 0..5 {
-        let mut newcomer = Connection::open(gateway.public);
-        assert!(newcomer.is_closed_within(PATIENCE));
-        std::thread::sleep(Duration::from_millis(50));
+    let mut newcomers: Vec<_> = (0..5).map(|_| Connection::open(gateway.public)).collect();
+    newcomers[0].send(REQUEST).unwrap();
+    for newcomer in &mut newcomers {
+        assert!(!newcomer.is_closed_within(Duration::from_millis(200)), "it waits");
     }
+    assert_eq!(origin.count(), 2);
     release.store(true, Ordering::Relaxed);
     for connection in &mut busy {
         assert_eq!(connection.receive("GET").unwrap().status, 200);
     }
     // Idle now: one of them goes.
-    await_served(gateway.public, b"");
+    assert_eq!(newcomers[0].receive("GET").unwrap().status, 200);
     assert_eq!(origin.count(), 3);
 }
 

@@ -56,6 +56,7 @@ mod fronts;
 mod grpc;
 mod browser;
 mod slow;
+mod slow_bodies;
 mod outside;
 mod rolling;
 mod storm;

@@ -32,6 +32,9 @@ pub(in crate::config) struct Route {
     /// What the expiry of its token means to a tunnel or stream: `close`, or `ignore` it.
     #[schemars(extend("default" = "close"))]
     pub on_expiry: Option<Choice<OnExpiry>>,
+    /// Whether request bodies may be slow, as uploads of an open end are: free of `server.timeouts.body_rate`.
+    #[schemars(extend("default" = false))]
+    pub stream: Option<bool>,
     /// Who may pass: `required`, `public`, `optional`, or a rule.
     #[schemars(extend("default" = "required"))]
     pub auth: Option<Auth>,
@@ -63,7 +66,7 @@ pub(in crate::config) struct Cors {
 pub(in crate::config) struct RouteLimits {
     /// Requests of one subject, or of one client address where no token is looked at, such as `100/s` or `5/15m`.
     pub requests: Option<Frequency>,
-    /// Largest body that is forwarded; left out, and at most, `server.limits.body`.
+    /// Largest body that is forwarded, or `none` for no limit; left out, `server.limits.body`.
     pub body: Option<Size>,
 }
 

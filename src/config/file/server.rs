@@ -71,9 +71,14 @@ pub(in crate::config) struct ServerTimeouts {
     /// Between two requests of a kept connection.
     #[schemars(extend("default" = "75s"))]
     pub idle: Option<Time>,
-    /// Between two reads of a request body.
+    /// Between two reads of a request body that is forwarded; for the whole body of a request to the gateway's own
+    /// endpoints.
     #[schemars(extend("default" = "30s"))]
     pub body: Option<Time>,
+    /// The least that a request body must bring, on average over 10 s of waiting for the client, such as `256B/s`; `off`
+    /// is no minimum. A route with `stream: true` or `limits.body: none` is free of it.
+    #[schemars(extend("default" = "256B/s"))]
+    pub body_rate: Option<Text>,
     /// How long a stopping gateway waits for requests in flight.
     #[schemars(extend("default" = "30s"))]
     pub drain: Option<Time>,
@@ -83,7 +88,7 @@ pub(in crate::config) struct ServerTimeouts {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Limits {
-    /// Open client connections; when full, the longest idle one is closed.
+    /// Open client connections; when full, those of the largest holder give way, idle before slow ones.
     #[schemars(extend("default" = 50000))]
     pub connections: Option<u64>,
     /// Open connections of one client address (IPv6: of one /64); 0 is no limit.

@@ -8,12 +8,11 @@ use crate::config::host;
 use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
-use crate::config::scalar::{Named, Plain, Text};
+use crate::config::scalar::{Named, Plain, Size, Text};
 use crate::config::shorthand;
 use crate::config::spelling;
-use crate::config::units;
 use crate::config::{
-    Auth, Cors, EncodedSlash, LOCAL, Limits, OnExpiry, PathPattern, Route, RouteLimits, Rule, Tokens, Upstream,
+    Auth, Cors, EncodedSlash, LOCAL, NO_LIMIT, OnExpiry, PathPattern, Route, RouteLimits, Rule, Tokens, Upstream,
 };
 use crate::model::Role;
 
@@ -21,8 +20,6 @@ use crate::model::Role;
 pub(super) struct Around<'a> {
     /// `upstreams`.
     pub upstreams: &'a [Upstream],
-    /// `server.limits`, which bound those of routes.
-    pub limits: &'a Limits,
     /// `tokens`, whose issuers rules may name.
     pub tokens: &'a Tokens,
 }
@@ -70,7 +67,7 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, around: &Arou
     }
     let on_expiry = reader.choice(&key.name("on_expiry"), written.on_expiry, file::OnExpiry::Close);
     let cors = cors(reader, &key.name("cors").name("origins"), written.cors);
-    let limits = limits(reader, &key.name("limits"), written.limits.unwrap_or_default(), around.limits);
+    let limits = limits(reader, &key.name("limits"), written.limits.unwrap_or_default());
     let (host, (text, path)) = (host?, path?);
     Some(Route {
         id: format!("{}{text}", host.as_deref().unwrap_or_default()),
@@ -92,6 +89,7 @@ fn route(reader: &mut Reader<'_>, key: &Key, written: file::Route, around: &Arou
             file::OnExpiry::Ignore => OnExpiry::Ignore,
         },
         cors,
+        stream: written.stream.unwrap_or(false) || limits.body == Some(NO_LIMIT),
         limits,
     })
 }
@@ -112,18 +110,12 @@ fn cors(reader: &mut Reader<'_>, key: &Key, written: Option<file::Cors>) -> Opti
     super::cors::cors(reader, key, &origins)
 }
 
-fn limits(reader: &mut Reader<'_>, key: &Key, written: file::RouteLimits, bounds: &Limits) -> RouteLimits {
+fn limits(reader: &mut Reader<'_>, key: &Key, written: file::RouteLimits) -> RouteLimits {
     let requests = reader.rate(&key.name("requests"), written.requests);
-    let key = key.name("body");
-    let body = written.body.map(|size| reader.size(&key, Some(size), bounds.body, 1..=1 << 40));
-    if let Some(more) = body.filter(|body| *body > bounds.body) {
-        let (more, most) = (units::show_size(more), units::show_size(bounds.body));
-        reader.refuse(
-            &key,
-            format!("{more} is more than server.limits.body, {most}, which bounds every route"),
-            "Lower this, or raise that and give the other routes limits of their own",
-        );
-    }
+    let body = written.body.map(|size| match size {
+        Size::Written(text) if text == "none" => NO_LIMIT,
+        size => reader.size(&key.name("body"), Some(size), NO_LIMIT, 1..=1 << 40),
+    });
     RouteLimits { requests, body }
 }
 

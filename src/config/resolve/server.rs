@@ -10,7 +10,12 @@ use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::Text;
+use crate::config::units;
 use crate::config::{Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Network, Server, ServerTimeouts, Tls};
+
+/// `server.timeouts.body_rate`, when it is not given, and at most; in bytes a second.
+const BODY_RATE: u64 = 256;
+const BODY_RATE_MAX: u64 = 1 << 20;
 
 /// `server`.
 pub(super) fn server(reader: &mut Reader<'_>, server: file::Server) -> Server {
@@ -96,8 +101,22 @@ fn timeouts(reader: &mut Reader<'_>, written: file::ServerTimeouts) -> ServerTim
         header: reader.duration(&key.name("header"), written.header, 10 * second, least),
         idle: reader.duration(&key.name("idle"), written.idle, 75 * second, least),
         body: reader.duration(&key.name("body"), written.body, 30 * second, least),
+        body_rate: body_rate(reader, &key.name("body_rate"), written.body_rate.as_ref()),
         drain: reader.duration(&key.name("drain"), written.drain, 30 * second, Duration::ZERO),
     }
+}
+
+fn body_rate(reader: &mut Reader<'_>, key: &Key, written: Option<&Text>) -> u64 {
+    let parse = |text: &str| {
+        let rate = if text == "off" { Some(0) } else { text.strip_suffix("/s").and_then(units::parse_size) };
+        rate.filter(|rate| *rate <= BODY_RATE_MAX).ok_or_else(|| {
+            Fault::new(
+                format!("{} is not a rate of up to 1MiB/s", quote(text)),
+                "Write such as 256B/s or 1KiB/s, or off",
+            )
+        })
+    };
+    written.and_then(|text| reader.parse(key, text, parse)).unwrap_or(BODY_RATE)
 }
 
 fn bounds(reader: &mut Reader<'_>, written: file::Limits) -> Limits {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 
-use super::super::{Cors, OnExpiry, Rate, Route};
+use super::super::{Cors, NO_LIMIT, OnExpiry, Rate, Route};
 use super::{errors, load, route_errors, warnings, with_app};
 
 /// The route with these keys.
@@ -213,16 +213,16 @@ fn bodies() {
     assert_eq!(route("limits: {}").limits.body, None);
     assert_eq!(route("limits: {body: 1MiB}").limits.body, Some(1 << 20));
     assert_eq!(route("limits: {body: 64MiB}").limits.body, Some(64 << 20));
-    assert_snapshot!(wrong("limits: {body: 65MiB}"), @r"
-    gateway.yaml:3: routes[0].limits.body: 65MiB is more than server.limits.body, 64MiB, which bounds every route
-        Lower this, or raise that and give the other routes limits of their own
+    assert_eq!(route("limits: {body: 65MiB}").limits.body, Some(65 << 20), "more than server.limits.body");
+    assert_eq!(route("limits: {body: none}").limits.body, Some(NO_LIMIT));
+    let streams = ["", "limits: {body: 65MiB}", "limits: {body: none}", "stream: true", "stream: false"];
+    assert_eq!(streams.map(|text| route(text).stream), [false, false, true, true, false]);
+    assert_snapshot!(wrong("limits: {body: lots}"), @r"
+    gateway.yaml:3: routes[0].limits.body: `lots` is not a size
+        Write such as 512B, 64KiB, 1MiB or 2GiB
     ");
     assert_snapshot!(wrong("limits: {body: 0}"), @"gateway.yaml:3: routes[0].limits.body: must be from 1B to 1TiB");
     assert_snapshot!(wrong("limits: {body: 2TiB}"), @"gateway.yaml:3: routes[0].limits.body: must be from 1B to 1TiB");
-    assert_snapshot!(errors(&format!("server: {{limits: {{body: 1KiB}}}}\n{}", with_app("  - {path: /, upstream: app, limits: {body: 1025}}"))), @r"
-    gateway.yaml:4: routes[0].limits.body: 1025B is more than server.limits.body, 1KiB, which bounds every route
-        Lower this, or raise that and give the other routes limits of their own
-    ");
 }
 
 #[test]

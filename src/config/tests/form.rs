@@ -24,7 +24,7 @@ fn unknown_keys() {
     upstream: app
     atuh: public"), @r"
     gateway.yaml:4:5: routes[0].atuh: there is no key `atuh` here
-        Did you mean `auth`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
+        Did you mean `auth`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, stream, auth, cors, limits
     ");
     assert_snapshot!(errors("routes:
   - path: /
@@ -308,6 +308,6 @@ fn what_a_newcomer_writes() {
     ");
     assert_snapshot!(route_errors("  - {path: /, upstream: app, roles: [admin]}"), @r"
     gateway.yaml:3:30: routes[0].roles: there is no key `roles` here
-        Did you mean `auth: {roles: …}`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
+        Did you mean `auth: {roles: …}`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, stream, auth, cors, limits
     ");
 }

@@ -333,7 +333,7 @@ routes:
     // Errors point into the file as written, not into its merged form.
     assert_snapshot!(errors(&text.replace("{<<: *r, path: /c}", "{<<: *r, pth: /c}")), @r"
     gateway.yaml:11:14: routes[2].pth: there is no key `pth` here
-        Did you mean `path`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, auth, cors, limits
+        Did you mean `path`? The keys here are: host, path, methods, upstream, strip_prefix, encoded_slash, forward_authorization, websocket_protocol_token, on_expiry, stream, auth, cors, limits
     ");
     assert_snapshot!(errors(&text.replace("connect: 1s", "connect: 1x")), @r"
     gateway.yaml:4: upstreams.a.timeouts.connect: `1x` is not a duration

@@ -32,6 +32,7 @@ fn route(text: &str) -> Route {
         websocket_protocol_token: false,
         on_expiry: crate::config::OnExpiry::Close,
         cors: None,
+        stream: false,
         limits: crate::config::RouteLimits::default(),
     }
 }

@@ -27,10 +27,11 @@ impl Run {
 /// Runs the gateway.
 pub fn run(path: &Path, upgrade: bool) -> Result<(), Refused> {
     let config = load(path)?;
-    telemetry::log::start(&config.log);
+    telemetry::log::start(&config.log).map_err(server::Error::Thread)?;
     server::warn_of(&config);
     let own: PathBuf = path.into();
     let load = Box::new(move || config::load(&own, &environment));
-    server::run(config, server::Origin { path: path.into(), load }, upgrade)?;
-    Ok(())
+    let ended = server::run(config, server::Origin { path: path.into(), load }, upgrade);
+    telemetry::log::finish();
+    Ok(ended?)
 }

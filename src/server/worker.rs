@@ -76,6 +76,7 @@ impl Workers {
 #[expect(clippy::disallowed_methods, reason = "a worker's end cannot be passed up to main")]
 fn give_up() {
     tracing::error!("a worker ended by a bug; the process ends, to be started again");
+    crate::telemetry::log::finish();
     std::process::exit(crate::server::BUG);
 }
 

@@ -11,6 +11,7 @@ use prometheus::{
 pub use prometheus::Error;
 
 use crate::clock;
+use crate::telemetry::log;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
+    lost_log: IntCounter,
     /// Access lines that were thrown away.
     pub lost_lines: IntCounter,
     /// Audit lines that were lost.
@@ -196,13 +198,13 @@ impl Metrics {
                 .buckets(BUCKETS.to_vec()),
             &["route"],
         )?;
-        let lost_lines = IntCounter::new("portcullis_access_lines_lost_total", "Access lines that nobody read.")?;
+        let lost_lines = counter(&registry, "portcullis_access_lines_lost_total", "Access lines that found no room.")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        registry.register(Box::new(lost_lines.clone()))?;
+        let lost_log =
+            counter(&registry, "portcullis_log_lines_lost_total", "Log lines that standard output did not take.")?;
         let lost_audit =
-            IntCounter::new("portcullis_audit_lines_lost_total", "Audit lines that could not be written.")?;
-        registry.register(Box::new(lost_audit.clone()))?;
+            counter(&registry, "portcullis_audit_lines_lost_total", "Audit lines that could not be written.")?;
         let reloads = IntCounterVec::new(
             Opts::new("portcullis_config_reloads_total", "Reloads of gateway.yaml by outcome."),
             &["outcome"],
@@ -225,16 +227,14 @@ impl Metrics {
             refused.with_label_values(&[reason]);
         }
         registry.register(Box::new(refused.clone()))?;
-        let evicted = IntCounter::new(
-            "portcullis_connections_evicted_total",
-            "Idle connections that were closed to make room for others.",
-        )?;
-        registry.register(Box::new(evicted.clone()))?;
+        let help = "Idle and slow connections that were closed to make room for others.";
+        let evicted = counter(&registry, "portcullis_connections_evicted_total", help)?;
         let gauges = Gauges::new(&registry)?;
         Ok(Self {
             registry,
             requests,
             seconds,
+            lost_log,
             lost_lines,
             lost_audit,
             reloads,
@@ -296,6 +296,7 @@ impl Metrics {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let connections = reading.connections;
         self.gauges.connections.set(signed(connections.open));
+        self.lost_log.inc_by(log::lost_lines().saturating_sub(self.lost_log.get()));
         self.evicted.inc_by(connections.evicted.saturating_sub(self.evicted.get()));
         for (reason, number) in reading.attempts {
             let counter = self.gauges.attempts.with_label_values(&[reason]);
@@ -315,6 +316,12 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, Error> {

@@ -47,6 +47,7 @@ mod import;
 mod import_faults;
 mod doors;
 mod life;
+mod log_output;
 mod reload;
 mod leaving;
 mod cli;

@@ -1,25 +1,32 @@
 //! Guessing is slow: attempts are counted before their password is looked at, and beyond what is free each has to wait.
+//!
+//! An address from which the account was entered before is known to it, and judged only by counters of their own: what
+//! others do delays nothing there. From elsewhere the counters of the account and of the address hold, with fair turns by
+//! address while the account makes attempts wait.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::accounts::unsettled::{Turn, Unsettled, Visit};
+use crate::accounts::login_rate::{self, LoginRate};
+use crate::accounts::turns::Turns;
+use crate::accounts::unsettled::{Another, Turn, Unsettled, Visit};
 use crate::accounts::{Error, HashError};
-use crate::clock::UnixTime;
+use crate::clock::{self, UnixTime};
 use crate::config::{self, Rate};
 use crate::model::{AccountId, Household};
-use crate::store::{self, Receipt, Store, Tallies, Tally};
+use crate::store::{self, Key, Receipt, Store, Tallies, Tally};
 
 /// The first wait and the longest.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How long an attempt waits for others to be settled before it is refused because of them.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Failures of a day, of an account from elsewhere, and of each address that is known to it.
+const DAY_MAX: u32 = 300;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long an address is known to an account that was entered from it.
 const ACQUAINTANCE: Duration = Duration::from_secs(90 * 86_400);
@@ -46,6 +53,8 @@ impl Reason {
 pub struct Ledger {
     refused: Arc<[AtomicU64; Reason::LABELS.len()]>,
     unsettled: Unsettled,
+    turns: Turns,
+    logins: LoginRate,
 }
 
 impl Ledger {
@@ -70,6 +79,8 @@ pub(super) struct Try<'a> {
     pub name: Option<&'a str>,
     pub address: IpAddr,
     pub at: UnixTime,
+    /// When it must be answered.
+    pub deadline: Instant,
 }
 
 impl<'a> Try<'a> {
@@ -114,44 +125,74 @@ impl Guard {
     /// # Errors
     /// [`Error::TooManyAttempts`], the store.
     pub async fn admit(&self, attempt: Try<'_>) -> Result<Admission, Error> {
-        let receipt = self.receipt(attempt).await?;
-        Ok(Admission { receipt, store: self.store.clone(), at: attempt.at })
-    }
-
-    async fn receipt(&self, attempt: Try<'_>) -> Result<Option<Receipt>, Error> {
         let limits = match attempt.name {
             Some(_) => self.limits,
             None => config::Attempts { per_account: None, ..self.limits },
         };
+        let mut admission =
+            Admission { receipt: None, login: None, is_known: false, store: self.store.clone(), at: attempt.at };
         if limits.per_account.is_none() && limits.per_address.is_none() {
-            return Ok(None);
+            return Ok(admission);
         }
-        let mut visit = self.ledger.unsettled.visit(attempt);
-        let patience = Instant::now() + PATIENCE;
+        admission.is_known = self.store.find_tallies(attempt.row()).await?.is_known;
+        let name = attempt.name.filter(|_| limits.per_account.is_some());
+        let client = admission.is_known.then(|| Household::of(attempt.address));
+        admission.login = name.map(|name| (Key::subject(None, name), client));
+        admission.receipt = Some(self.receipt(attempt, limits, &admission).await?);
+        Ok(admission)
+    }
+
+    async fn receipt(
+        &self,
+        attempt: Try<'_>,
+        limits: config::Attempts,
+        admission: &Admission,
+    ) -> Result<Receipt, Error> {
+        let is_known = admission.is_known;
+        let mut visit = self.ledger.unsettled.visit(attempt, is_known);
+        let deadline = tokio::time::Instant::from_std(attempt.deadline);
         let mut turn: Option<Turn> = None;
         loop {
+            if let Some(Err(left)) = admission.login.map(|login| self.ledger.logins.check(login, clock::monotonic())) {
+                self.ledger.count(Reason::Account);
+                return Err(Error::TooManyAttempts(left));
+            }
             let wait = match self.count(attempt, limits, &mut visit).await? {
                 Ok(receipt) => {
                     if let Some(turn) = turn {
                         turn.use_up(None);
                     }
-                    return Ok(Some(receipt.holding(visit)));
+                    return Ok(receipt.holding(visit));
                 }
                 Err(wait) => wait,
             };
-            let in_time = Instant::now() < patience;
-            if let Some(mut next) = visit.another(wait.reason, wait.excess).filter(|_| in_time) {
-                if let Some(turn) = turn {
-                    turn.use_up(Some(&next));
-                }
-                if timeout_at(patience, next.come()).await.is_ok() {
+            match visit.another(wait.reason, wait.excess) {
+                Another::Turn(mut next) => {
+                    if let Some(turn) = turn {
+                        turn.use_up(Some(&next));
+                    }
+                    if timeout_at(deadline, next.come()).await.is_err() {
+                        return Err(self.busy());
+                    }
                     turn = Some(next);
-                    continue;
+                }
+                Another::Full => return Err(self.busy()),
+                Another::InVain => {
+                    self.ledger.count(wait.reason);
+                    if let (Reason::Account, Some(name), false) = (wait.reason, attempt.name, is_known) {
+                        let address = Household::of(attempt.address);
+                        self.ledger.turns.note(Key::subject(None, name), address, clock::monotonic());
+                    }
+                    return Err(Error::TooManyAttempts(wait.left));
                 }
             }
-            self.ledger.count(wait.reason);
-            return Err(Error::TooManyAttempts(wait.left));
         }
+    }
+
+    /// Only attempts under way are before this one: it is not refused for what the client did.
+    fn busy(&self) -> Error {
+        self.ledger.count(Reason::Queue);
+        HashError::Busy.into()
     }
 
     async fn count(
@@ -161,18 +202,26 @@ impl Guard {
         visit: &mut Visit,
     ) -> Result<Result<Receipt, Wait>, store::Error> {
         let at = attempt.at;
-        // A look beforehand: who has to wait should not keep the writer from its work. The count decides.
+        let key = attempt.name.map(|name| (Key::subject(None, name), Household::of(attempt.address)));
+        // A look beforehand: an attempt that has to wait should not keep the writer from its work. The count decides.
         if !self.store.owes_attempts() {
             let seen = self.store.find_tallies(attempt.row()).await?;
             if let Err(wait) = judge(seen, limits, at) {
                 return Ok(Err(wait));
             }
+            if let Some((account, address)) = key.filter(|_| !seen.is_known && is_contended(seen, limits))
+                && let Err(left) = self.ledger.turns.check(account, address, clock::monotonic())
+            {
+                return Ok(Err(Wait { reason: Reason::Account, left, excess: u32::MAX }));
+            }
         }
-        // First, so that whoever finds it counted can wait for it.
+        // First, so that an attempt which finds it counted can wait for it.
         visit.begin();
         let counted = self.store.count_attempt(attempt.row(), move |seen| judge(seen, limits, at)).await?;
         if counted.is_err() {
             visit.withdraw();
+        } else if let Some((account, address)) = key {
+            self.ledger.turns.take(account, address, clock::monotonic());
         }
         Ok(counted)
     }
@@ -181,6 +230,9 @@ impl Guard {
     /// the address is known from now on, so that they no longer delay it.
     pub fn welcome(&self, account: AccountId, (address, at): (IpAddr, UnixTime), admission: Option<Admission>) {
         if self.limits.per_account.is_some() {
+            if let Some(login) = admission.as_ref().and_then(|admission| admission.login) {
+                self.ledger.logins.count(login, clock::monotonic());
+            }
             let receipt = admission.and_then(|mut admission| admission.receipt.take());
             self.store.remember_address(account, Household::of(address), (at, at + ACQUAINTANCE), receipt);
         }
@@ -191,11 +243,19 @@ impl Guard {
 pub(super) struct Admission {
     /// `None`: nothing is counted.
     receipt: Option<Receipt>,
+    /// What a completed login counts for.
+    login: Option<login_rate::Subject>,
+    is_known: bool,
     store: Store,
     at: UnixTime,
 }
 
 impl Admission {
+    /// Whether it comes from where the account was entered before.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     /// It was a failure, or is one of those that count whatever they come to.
     pub fn stand(mut self) {
         self.receipt = None;
@@ -219,23 +279,50 @@ struct Wait {
     excess: u32,
 }
 
-/// What stands on the counters once the attempt is counted, on those that are not turned off; or the longer wait.
+/// Whether the account makes attempts wait from time to time.
+fn is_contended(seen: Tallies, limits: config::Attempts) -> bool {
+    let counted = limits.per_account.zip(seen.account);
+    counted.is_some_and(|(rate, tally)| delay(tally.failures, rate).is_some())
+}
+
+/// What stands on the counters once the attempt is counted, on those that are not turned off; or the longest wait.
 fn judge(seen: Tallies, limits: config::Attempts, now: UnixTime) -> Result<Tallies, Wait> {
+    let per_address = limits.per_address.filter(|_| !seen.is_known);
     let account = limits.per_account.map(|rate| count(seen.account, rate, now)).transpose();
-    let address = limits.per_address.map(|rate| count(seen.address, rate, now)).transpose();
-    let (reason, left) = match (account, address) {
-        (Ok(account), Ok(address)) => return Ok(Tallies { account, address }),
-        (Err(left), Err(longer)) if longer > left => (Reason::Address, longer),
-        (Err(left), _) => (Reason::Account, left),
-        (Ok(_), Err(left)) => (Reason::Address, left),
+    let day = limits.per_account.map(|_| count_day(seen.day, now)).transpose();
+    let address = per_address.map(|rate| count(seen.address, rate, now)).transpose();
+    let free = |rate: Option<Rate>| rate.map_or(0, |rate| rate.count.get() - 1);
+    let wait = |reason, left: Duration, tally: Option<Tally>, free| {
+        let failures = tally.map_or(0, |tally| tally.failures);
+        Wait { reason, left, excess: failures.saturating_sub(free) }
     };
-    let (tally, rate) = match reason {
-        Reason::Account => (seen.account, limits.per_account),
-        Reason::Address | Reason::Queue => (seen.address, limits.per_address),
-    };
-    let failures = tally.map_or(0, |tally| tally.failures);
-    let free = rate.map_or(0, |rate| rate.count.get() - 1);
-    Err(Wait { reason, left, excess: failures.saturating_sub(free) })
+    let waits = [
+        account.as_ref().err().map(|left| wait(Reason::Account, *left, seen.account, free(limits.per_account))),
+        day.as_ref().err().map(|left| wait(Reason::Account, *left, seen.day, DAY_MAX - 1)),
+        address.as_ref().err().map(|left| wait(Reason::Address, *left, seen.address, free(per_address))),
+    ];
+    match (waits.into_iter().flatten().reduce(|first, next| if next.left > first.left { next } else { first }), account)
+    {
+        (Some(wait), _) => Err(wait),
+        (None, account) => Ok(Tallies {
+            is_known: seen.is_known,
+            account: account.unwrap_or_default(),
+            day: day.unwrap_or_default(),
+            address: address.unwrap_or_default(),
+        }),
+    }
+}
+
+/// One more failure of a day, or how long until that is over.
+fn count_day(seen: Option<Tally>, now: UnixTime) -> Result<Tally, Duration> {
+    let seen = seen.filter(|seen| now < seen.forget);
+    let failures = seen.map_or(0, |seen| seen.failures);
+    // After a clock that was set back a day is no longer than a day.
+    let end = seen.map_or(now + DAY, |seen| seen.forget.min(now + DAY));
+    if failures >= DAY_MAX {
+        return Err(end.since(now));
+    }
+    Ok(Tally { failures: failures + 1, until: now, forget: end })
 }
 
 /// One more failure, or how long until it may be made.
@@ -368,7 +455,7 @@ mod tests {
         let on = Some(rate(1, MINUTE));
         let limits = |per_account, per_address| config::Attempts { per_account, per_address };
         let judge = |account, address, limits| {
-            let seen = Tallies { account, address };
+            let seen = Tallies { account, address, ..Tallies::default() };
             judge(seen, limits, START).map(|next| (next.account.is_some(), next.address.is_some()))
         };
         let wait = |reason, seconds| Err(Wait { reason, left: seconds * SHORTEST, excess: 9 });
@@ -378,5 +465,43 @@ mod tests {
         assert_eq!(judge(waiting(5), waiting(3), limits(None, on)), wait(Reason::Address, 3));
         assert_eq!(judge(waiting(5), None, limits(None, on)), Ok((false, true)));
         assert_eq!(judge(None, waiting(5), limits(on, None)), Ok((true, false)));
+    }
+
+    /// Guesses from one address as often as it may, for a day; how many there were.
+    fn guesses_of_a_day(rate: Rate, is_known: bool, pause: Duration) -> u32 {
+        let limits = config::Attempts { per_account: Some(rate), per_address: None };
+        let (mut seen, mut now, mut guesses) = (Tallies { is_known, ..Tallies::default() }, START, 0);
+        while now < START + DAY {
+            match judge(seen, limits, now) {
+                Ok(next) => {
+                    seen = next;
+                    guesses += 1;
+                    now = now + pause;
+                }
+                Err(wait) => now = now + wait.left,
+            }
+        }
+        guesses
+    }
+
+    #[test]
+    fn a_day_has_three_hundred_guesses() {
+        for is_known in [false, true] {
+            for (count, minutes) in [(5, 15), (50, 5), (1000, 1), (1, 1)] {
+                for pause in [Duration::ZERO, 60 * SHORTEST, 181 * SHORTEST] {
+                    let guesses = guesses_of_a_day(rate(count, minutes * MINUTE), is_known, pause);
+                    assert!(guesses <= DAY_MAX, "{guesses} with {count}/{minutes}m, every {pause:?}");
+                }
+            }
+            assert_eq!(guesses_of_a_day(rate(50, 5 * MINUTE), is_known, 60 * SHORTEST), DAY_MAX, "within the rate");
+        }
+    }
+
+    #[test]
+    fn a_day_is_a_day_whatever_the_clock_does() {
+        let full = Tally { failures: DAY_MAX, until: START, forget: START + DAY };
+        assert_eq!(count_day(Some(full), START + DAY - MINUTE), Err(MINUTE));
+        assert_eq!(count_day(Some(full), START - 10 * DAY), Err(DAY));
+        assert_eq!(count_day(Some(full), START + DAY).unwrap().failures, 1);
     }
 }

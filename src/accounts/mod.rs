@@ -2,14 +2,17 @@
 
 mod legacy;
 mod password;
+mod hash_queue;
 mod attempts;
 mod unsettled;
+mod turns;
+mod login_rate;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::clock::UnixTime;
+use crate::clock::{self, UnixTime};
 use crate::config;
 use crate::model::{Role, Username, UsernameError};
 use crate::secret::Secret;
@@ -22,6 +25,9 @@ pub use password::{Error as HashError, Hasher};
 
 use attempts::{Guard, Try};
 use password::{Asker, Stored, Verdict};
+
+/// From the arrival of an attempt to its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;
@@ -155,14 +161,14 @@ impl Accounts {
     /// # Errors
     /// The rule that is broken, [`Error::Taken`], [`Error::TooManyAttempts`], a full queue, the store.
     pub async fn register(&self, applicant: Applicant<'_>) -> Result<Account, Error> {
-        let (address, at) = (applicant.address, applicant.at);
+        let (address, at, deadline) = (applicant.address, applicant.at, deadline());
         let username = self.check_rules(applicant.username, &applicant.password)?;
         let admission = match address {
-            Some(address) => Some(self.guard.admit(Try { name: None, address, at }).await?),
+            Some(address) => Some(self.guard.admit(Try { name: None, address, at, deadline }).await?),
             None => None,
         };
         let session = applicant.session.clone();
-        let account = match self.prepare(username, applicant).await {
+        let account = match self.prepare(username, applicant, deadline).await {
             Ok(account) => account,
             Err(error) => {
                 // With any other error it came to nothing, and does not count.
@@ -190,13 +196,19 @@ impl Accounts {
     }
 
     /// The account, with its hash, that is to be made.
-    async fn prepare(&self, username: Username, applicant: Applicant<'_>) -> Result<NewAccount, Error> {
+    async fn prepare(
+        &self,
+        username: Username,
+        applicant: Applicant<'_>,
+        deadline: Instant,
+    ) -> Result<NewAccount, Error> {
         let Applicant { password, roles, address, at, .. } = applicant;
         // A look before the hash: a taken name should not cost 13 ms. The insert decides.
         if self.store.find_account(&username).await?.is_some() {
             return Err(Error::Taken(username));
         }
-        let hash = self.hasher_for(address).hash(password).await.inspect_err(|error| self.guard.note(error))?;
+        let hash =
+            self.hasher_for(address).hash(password, deadline).await.inspect_err(|error| self.guard.note(error))?;
         Ok(NewAccount { username, hash, roles, at })
     }
 
@@ -219,14 +231,17 @@ impl Accounts {
         let asker = Arc::new(Asker);
         let accounts = self.clone();
         let gone = Arc::downgrade(&asker);
-        let settled = tokio::spawn(async move { accounts.settle(attempt, gone).await });
+        let deadline = deadline();
+        let settled = tokio::spawn(async move { accounts.settle(attempt, (gone, deadline)).await });
         settled.await.unwrap_or(Err(Error::Hash(HashError::Ended)))
     }
 
-    async fn settle(&self, attempt: Attempt, asker: Weak<Asker>) -> Result<Account, Error> {
-        let (address, at) = (attempt.address, attempt.now);
-        let admission = self.guard.admit(Try { name: Some(&attempt.username), address, at }).await?;
-        match self.recognise(attempt, asker).await {
+    async fn settle(&self, attempt: Attempt, asker: (Weak<Asker>, Instant)) -> Result<Account, Error> {
+        let (address, at, deadline) = (attempt.address, attempt.now, asker.1);
+        let admission = self.guard.admit(Try { name: Some(&attempt.username), address, at, deadline }).await?;
+        let hasher = self.hasher_for(Some(address));
+        let hasher = if admission.is_known() { hasher.first() } else { hasher };
+        match self.recognise(attempt, &hasher, asker).await {
             Ok((account, outdated)) => {
                 self.guard.welcome(account.id, (address, at), Some(admission));
                 if let Some(password) = outdated {
@@ -244,8 +259,13 @@ impl Accounts {
     }
 
     /// The account, and its password where the hash deserves to be made anew.
-    async fn recognise(&self, attempt: Attempt, asker: Weak<Asker>) -> Result<(Account, Option<Secret>), Error> {
-        let Attempt { username, password, address, .. } = attempt;
+    async fn recognise(
+        &self,
+        attempt: Attempt,
+        hasher: &Hasher,
+        asker: (Weak<Asker>, Instant),
+    ) -> Result<(Account, Option<Secret>), Error> {
+        let Attempt { username, password, .. } = attempt;
         // A name or password that breaks a rule cannot be an account's: it is just wrong, and must not be hashed whole.
         let account = match Username::parse(&username) {
             Ok(username) => self.store.find_account(&username).await?,
@@ -258,7 +278,7 @@ impl Accounts {
         let account = account.filter(|account| !account.disabled && !oversized);
         let hash = account.as_ref().map(|account| account.hash.clone());
         let old = self.store.find_old_hash(&username).await?;
-        let verdict = self.hasher_for(Some(address)).verify(offered, Stored { hash, old }, asker).await;
+        let verdict = hasher.verify(offered, Stored { hash, old }, asker).await;
         let verdict = verdict.inspect_err(|error| self.guard.note(error))?;
         match (account, verdict) {
             (Some(account), Verdict::Right) => Ok((account, None)),
@@ -278,7 +298,8 @@ impl Accounts {
         self.check_password(&new)?;
         let attempt = Attempt { username: by.username.to_string(), password: old, address, now: session.at };
         let account = self.authenticate(attempt).await?;
-        let hash = self.hasher_for(Some(address)).hash(new).await.inspect_err(|error| self.guard.note(error))?;
+        let hash =
+            self.hasher_for(Some(address)).hash(new, deadline()).await.inspect_err(|error| self.guard.note(error))?;
         let new = NewPassword { account: account.id, generation: account.generation, hash, session };
         let revocation = self.store.set_own_hash(by, new, keep_until).await?;
         Ok(revocation.map(|revocation| Account { generation: revocation.generation, ..account }))
@@ -293,7 +314,7 @@ impl Accounts {
     /// Replaces a hash of other parameters, or of another program. A login does not fail for want of it: the next one
     /// tries again.
     async fn renew_hash(&self, account: &Account, password: Secret, address: IpAddr) {
-        let renewed = match self.hasher_for(Some(address)).hash(password).await {
+        let renewed = match self.hasher_for(Some(address)).hash(password, deadline()).await {
             Ok(hash) => self.store.upgrade_hash(account.id, account.hash.clone(), hash).await.map_err(Error::from),
             Err(error) => Err(error.into()),
         };
@@ -349,11 +370,15 @@ impl Accounts {
             Change::Disabled(disabled) => self.store.set_disabled(username, disabled, at, keep_until).await?,
             Change::Password(password) => {
                 self.check_password(&password)?;
-                let hash = self.hasher.hash(password).await?;
+                let hash = self.hasher.hash(password, deadline()).await?;
                 self.store.set_hash(username, hash, at, keep_until).await?
             }
         })
     }
+}
+
+fn deadline() -> Instant {
+    clock::monotonic() + ANSWER_TIMEOUT
 }
 
 #[cfg(test)]

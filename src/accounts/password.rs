@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use argon2::password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::oneshot;
 
+use crate::accounts::hash_queue::{Queue, Refused};
 use crate::accounts::legacy::Legacy;
 use crate::clock;
 use crate::config;
@@ -20,10 +20,6 @@ use crate::secret::Secret;
 /// Jobs that may wait for each thread: about half a second with the default parameters, and more where old hashes are
 /// left or the parameters are high.
 const QUEUE_PER_THREAD: usize = 32;
-
-/// How long a job may wait for its turn, whatever those before it cost. After that whoever asked is told to come again:
-/// he may have given up, and his hash would make all others wait in his place.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The part of the queue that one address may hold.
 const SHARE: usize = 4;
@@ -76,7 +72,7 @@ enum Job {
 /// A job in the queue.
 struct Waiting {
     job: Job,
-    since: Instant,
+    deadline: Instant,
     _place: Option<Place>,
 }
 
@@ -133,11 +129,21 @@ impl Drop for Place {
 /// The front of the hashing threads.
 #[derive(Clone)]
 pub struct Hasher {
-    queue: SyncSender<Waiting>,
+    front: Arc<Front>,
     crowd: Crowd,
     /// Places that one address may hold.
     share: usize,
     client: Option<Household>,
+    is_first: bool,
+}
+
+/// The queue, closed when the last front is dropped.
+struct Front(Arc<Queue<Waiting>>);
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Hasher {
@@ -149,16 +155,15 @@ impl Hasher {
         let threads = threads.max(1);
         let params = Params::new(parameters.memory_kib, parameters.iterations, parameters.parallelism, None)
             .map_err(Error::Argon2)?;
-        let (queue, jobs) = sync_channel(threads * QUEUE_PER_THREAD);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let queue = Queue::new(threads * QUEUE_PER_THREAD);
         for index in 0..threads {
             let mut bench = Bench { params: params.clone(), memory: Vec::new() };
-            let jobs = Arc::clone(&jobs);
+            let jobs = Arc::clone(&queue);
             let thread = thread::Builder::new().name(format!("argon2-{index}"));
             thread.spawn(move || bench.work(&jobs)).map_err(Error::Start)?;
         }
         let share = threads * QUEUE_PER_THREAD / SHARE;
-        Ok(Self { queue, crowd: Crowd::default(), share, client: None })
+        Ok(Self { front: Arc::new(Front(queue)), crowd: Crowd::default(), share, client: None, is_first: false })
     }
 
     /// The same threads, for someone at an address, who may have a quarter of the queue.
@@ -166,13 +171,19 @@ impl Hasher {
         Self { client: Some(Household::of(address)), ..self.clone() }
     }
 
+    /// The same threads, for a login from where the account was entered before: a quarter of the queue is kept for these.
+    pub fn first(&self) -> Self {
+        Self { is_first: true, ..self.clone() }
+    }
+
     /// The PHC string of a new password.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full or slow, [`Error::Crowded`] when the address has its share.
-    pub async fn hash(&self, password: Secret) -> Result<Secret, Error> {
+    /// [`Error::Busy`] when the queue is full, or the turn comes after `deadline`; [`Error::Crowded`] when the address has
+    /// its share.
+    pub async fn hash(&self, password: Secret, deadline: Instant) -> Result<Secret, Error> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Hash { password, reply })?;
+        self.enqueue(Job::Hash { password, reply }, deadline)?;
         answer.await.map_err(|_| Error::Ended)?
     }
 
@@ -182,21 +193,26 @@ impl Hasher {
     /// # Errors
     /// [`Error::Busy`] and [`Error::Crowded`] as above, [`Error::Abandoned`] when the asker was gone before it was begun,
     /// [`Error::Unreadable`] for a stored hash of another kind.
-    pub async fn verify(&self, password: Secret, stored: Stored, asker: Weak<Asker>) -> Result<Verdict, Error> {
+    pub async fn verify(
+        &self,
+        password: Secret,
+        stored: Stored,
+        (asker, deadline): (Weak<Asker>, Instant),
+    ) -> Result<Verdict, Error> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Verify { password, stored, asker, reply })?;
+        self.enqueue(Job::Verify { password, stored, asker, reply }, deadline)?;
         answer.await.map_err(|_| Error::Ended)?
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), Error> {
+    fn enqueue(&self, job: Job, deadline: Instant) -> Result<(), Error> {
         let place = match self.client {
             Some(client) => Some(self.crowd.enter(client, self.share).ok_or(Error::Crowded)?),
             None => None,
         };
-        let waiting = Waiting { job, since: clock::monotonic(), _place: place };
-        self.queue.try_send(waiting).map_err(|refused| match refused {
-            TrySendError::Full(_) => Error::Busy,
-            TrySendError::Disconnected(_) => Error::Ended,
+        let waiting = Waiting { job, deadline, _place: place };
+        self.front.0.push(waiting, self.is_first).map_err(|refused| match refused {
+            Refused::Full => Error::Busy,
+            Refused::Ended => Error::Ended,
         })
     }
 }
@@ -209,20 +225,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn work(&mut self, jobs: &Mutex<Receiver<Waiting>>) {
+    fn work(&mut self, jobs: &Queue<Waiting>) {
         // A kernel that refuses leaves the threads as eager as the others, which is slower but not wrong.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
-        loop {
-            let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            // Whoever's turn it is holds no place any more.
-            let Ok((job, since)) = next.map(|Waiting { job, since, .. }| (job, since)) else { return };
-            self.serve(job, clock::monotonic().saturating_duration_since(since));
+        while let Some(Waiting { job, deadline, _place: place }) = jobs.pop() {
+            // A job that is done holds no place any more.
+            drop(place);
+            self.serve(job, clock::monotonic() > deadline);
         }
     }
 
     /// Does what was asked for, unless it comes too late. Who went away while waiting needs no hash either.
-    fn serve(&mut self, job: Job, waited: Duration) {
-        let late = waited > PATIENCE;
+    fn serve(&mut self, job: Job, late: bool) {
         match job {
             Job::Hash { reply, .. } if reply.is_closed() => {}
             Job::Hash { password, reply } => {
@@ -339,6 +353,10 @@ mod tests {
 
     const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
 
+    fn soon() -> Instant {
+        clock::monotonic() + std::time::Duration::from_secs(4)
+    }
+
     fn secret(text: &str) -> Secret {
         Secret::new(text)
     }
@@ -351,19 +369,19 @@ mod tests {
     async fn a_hash_knows_its_password_and_its_parameters() {
         let old = Hasher::start(CHEAP, 1).unwrap();
         let new = Hasher::start(config::Argon2 { iterations: 2, ..CHEAP }, 1).unwrap();
-        let hash = old.hash(secret("correct horse")).await.unwrap();
+        let hash = old.hash(secret("correct horse"), soon()).await.unwrap();
         assert!(hash.expose().starts_with(b"$argon2id$v=19$m=64,t=1,p=1$"));
         let asker = Arc::new(Asker);
         let verify = async |hasher: &Hasher, password| {
-            hasher.verify(secret(password), stored(&hash), Arc::downgrade(&asker)).await.unwrap()
+            hasher.verify(secret(password), stored(&hash), (Arc::downgrade(&asker), soon())).await.unwrap()
         };
         assert_eq!(verify(&old, "correct horse").await, Verdict::Right);
         assert_eq!(verify(&new, "correct horse").await, Verdict::RightButOutdated);
         assert_eq!(verify(&new, "wrong horse").await, Verdict::Wrong);
-        let nobody = old.verify(secret("x"), Stored::default(), Arc::downgrade(&asker)).await;
+        let nobody = old.verify(secret("x"), Stored::default(), (Arc::downgrade(&asker), soon())).await;
         assert_eq!(nobody.unwrap(), Verdict::Wrong);
         drop(asker);
-        let abandoned = old.verify(secret("correct horse"), stored(&hash), Weak::new()).await;
+        let abandoned = old.verify(secret("correct horse"), stored(&hash), (Weak::new(), soon())).await;
         assert!(matches!(abandoned, Err(Error::Abandoned)), "{abandoned:?}");
     }
 
@@ -372,7 +390,7 @@ mod tests {
         let hasher = Hasher::start(CHEAP, 1).unwrap();
         for hash in ["", "plain", "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo"] {
             let asker = Arc::new(Asker);
-            let verdict = hasher.verify(secret("x"), stored(&secret(hash)), Arc::downgrade(&asker)).await;
+            let verdict = hasher.verify(secret("x"), stored(&secret(hash)), (Arc::downgrade(&asker), soon())).await;
             assert!(matches!(verdict, Err(Error::Unreadable)), "{hash:?}: {verdict:?}");
         }
     }
@@ -380,7 +398,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_full_queue_refuses() {
         let hasher = Hasher::start(config::Argon2 { memory_kib: 8192, iterations: 4, parallelism: 1 }, 1).unwrap();
-        let jobs: Vec<_> = (0..100).map(|_| hasher.hash(secret("x"))).collect();
+        let jobs: Vec<_> = (0..100).map(|_| hasher.hash(secret("x"), soon())).collect();
         let mut busy = 0;
         let local = tokio::task::LocalSet::new();
         let tasks: Vec<_> = jobs
@@ -407,13 +425,13 @@ mod tests {
         let slow = config::Argon2 { memory_kib: 64 * 1024, iterations: 20, parallelism: 1 };
         let hasher = Hasher::start(slow, 1).unwrap();
         let asker = Arc::new(Asker);
-        let mut verdicts: Vec<_> = (1..QUEUE_PER_THREAD)
-            .map(|_| Box::pin(hasher.verify(secret("x"), Stored::default(), Arc::downgrade(&asker))))
+        let mut verdicts: Vec<_> = (1..QUEUE_PER_THREAD * 3 / 4)
+            .map(|_| Box::pin(hasher.verify(secret("x"), Stored::default(), (Arc::downgrade(&asker), soon()))))
             .collect();
         for verdict in &mut verdicts {
             assert!(futures_poll(verdict).await.is_none(), "there is room for all of them");
         }
-        let last = hasher.hash(secret("x")).await;
+        let last = hasher.hash(secret("x"), soon()).await;
         assert!(matches!(last, Err(Error::Busy)), "{last:?}");
         let (mut wrong, mut busy) = (0, 0);
         for verdict in verdicts {
@@ -424,7 +442,7 @@ mod tests {
             }
         }
         assert!(wrong > 0 && busy > 0, "{wrong} judged, {busy} busy");
-        let hash = hasher.hash(secret("x")).await;
+        let hash = hasher.hash(secret("x"), soon()).await;
         assert!(hash.is_ok(), "and then there is room again: {hash:?}");
     }
 
@@ -433,7 +451,7 @@ mod tests {
         let hasher = Hasher::start(config::Argon2 { memory_kib: 8192, iterations: 4, parallelism: 1 }, 1).unwrap();
         let ask = |address: &str| {
             let hasher = hasher.on_behalf_of(address.parse().unwrap());
-            Box::pin(async move { hasher.hash(secret("x")).await })
+            Box::pin(async move { hasher.hash(secret("x"), soon()).await })
         };
         let mut waiting = Vec::new();
         let mut taken = |address: &'static str| {

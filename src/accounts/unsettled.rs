@@ -18,6 +18,8 @@ const MOST_WAITING: usize = 256;
 enum Mark {
     Name(Key),
     Address(Household),
+    /// An account at an address that is known to it.
+    Pair(Key, Household),
 }
 
 /// Where attempts of one mark meet.
@@ -62,15 +64,19 @@ impl Unsettled {
     }
 
     /// An attempt that is about to be judged: from here on it misses none that is settled.
-    pub fn visit(&self, attempt: Try<'_>) -> Visit {
+    pub fn visit(&self, attempt: Try<'_>, is_known: bool) -> Visit {
+        let client = Household::of(attempt.address);
         let mut lanes = self.lanes();
         let mut seat = |mark| {
             let lane = lanes.entry(mark).or_default();
             lane.present += 1;
             Seat { mark, seen: lane.settled }
         };
-        let name = attempt.name.map(|name| seat(Mark::Name(Key::subject(None, name))));
-        let address = seat(Mark::Address(Household::of(attempt.address)));
+        let name = attempt.name.map(|name| {
+            let key = Key::subject(None, name);
+            seat(if is_known { Mark::Pair(key, client) } else { Mark::Name(key) })
+        });
+        let address = (!is_known).then(|| seat(Mark::Address(client)));
         Visit { unsettled: self.clone(), name, address, begun: false }
     }
 }
@@ -81,18 +87,28 @@ struct Seat {
     seen: u64,
 }
 
+/// What waiting for another attempt comes to.
+pub(super) enum Another {
+    /// It will be told.
+    Turn(Turn),
+    /// Fewer are under way than would have to come out well.
+    InVain,
+    /// Too many wait already.
+    Full,
+}
+
 /// One attempt among those of the same name and address. Once begun, it is settled when it is dropped.
 pub(super) struct Visit {
     unsettled: Unsettled,
     name: Option<Seat>,
-    address: Seat,
+    address: Option<Seat>,
     begun: bool,
 }
 
 impl Visit {
     fn each_lane(&self, mut change: impl FnMut(&mut Lane)) {
         let mut lanes = self.unsettled.lanes();
-        for seat in self.name.iter().chain([&self.address]) {
+        for seat in self.name.iter().chain(&self.address) {
             lanes.get_mut(&seat.mark).map(&mut change);
         }
     }
@@ -119,30 +135,31 @@ impl Visit {
     fn seat(&mut self, reason: Reason) -> Option<&mut Seat> {
         match reason {
             Reason::Account => self.name.as_mut(),
-            Reason::Address => Some(&mut self.address),
+            Reason::Address => self.address.as_mut(),
             Reason::Queue => None,
         }
     }
 
-    /// Waits until another one has been settled since this one was judged last. `None`, at once, where that is no use: fewer
-    /// than `needed` are under way, or too many wait already.
-    pub fn another(&mut self, reason: Reason, needed: u32) -> Option<Turn> {
+    /// Waits until another one has been settled since this one was judged last, where that is of use.
+    pub fn another(&mut self, reason: Reason, needed: u32) -> Another {
         let unsettled = self.unsettled.clone();
-        let seat = self.seat(reason)?;
+        let Some(seat) = self.seat(reason) else { return Another::InVain };
         let mut lanes = unsettled.lanes();
-        let lane = lanes.get_mut(&seat.mark)?;
+        let Some(lane) = lanes.get_mut(&seat.mark) else { return Another::InVain };
         let (told, turn) = oneshot::channel();
         if lane.settled != std::mem::replace(&mut seat.seen, lane.settled) {
-            // Nobody is told of that one any more.
+            // That one is over: nothing will be told of it.
             let _ = told.send(());
-        } else if lane.unsettled < needed || lane.is_full() {
-            return None;
+        } else if lane.unsettled < needed {
+            return Another::InVain;
+        } else if lane.is_full() {
+            return Another::Full;
         } else {
             lane.waiting.push_back(told);
         }
         let mark = seat.mark;
         drop(lanes);
-        Some(Turn { unsettled, mark, told: turn, is_told: false })
+        Another::Turn(Turn { unsettled, mark, told: turn, is_told: false })
     }
 }
 
@@ -150,7 +167,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         self.withdraw();
         let mut lanes = self.unsettled.lanes();
-        for seat in self.name.iter().chain([&self.address]) {
+        for seat in self.name.iter().chain(&self.address) {
             if let Some(lane) = lanes.get_mut(&seat.mark) {
                 lane.present -= 1;
                 if lane.present == 0 {
@@ -197,17 +214,29 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::clock::UnixTime;
+    use crate::clock::{self, UnixTime};
 
     fn visit(unsettled: &Unsettled, name: &str, host: u8) -> Visit {
         let address = IpAddr::from([192, 0, 2, host]);
-        unsettled.visit(Try { name: Some(name), address, at: UnixTime::from_secs(1_800_000_000) })
+        let (at, deadline) = (UnixTime::from_secs(1_800_000_000), clock::monotonic());
+        unsettled.visit(Try { name: Some(name), address, at, deadline }, false)
     }
 
     fn begun(unsettled: &Unsettled, name: &str, host: u8) -> Visit {
         let mut visit = visit(unsettled, name, host);
         visit.begin();
         visit
+    }
+
+    fn turn_of(another: Another) -> Option<Turn> {
+        match another {
+            Another::Turn(turn) => Some(turn),
+            Another::InVain | Another::Full => None,
+        }
+    }
+
+    fn turn(another: Another) -> Turn {
+        turn_of(another).unwrap()
     }
 
     /// Whether it has been told.
@@ -221,7 +250,7 @@ mod tests {
         let unsettled = Unsettled::default();
         let (alike, other) = (begun(&unsettled, "alice", 1), begun(&unsettled, "bob", 1));
         let mut late = visit(&unsettled, "alice", 2);
-        let mut turn = late.another(Reason::Account, 1).unwrap();
+        let mut turn = turn(late.another(Reason::Account, 1));
         drop(other);
         // One that begins is no news.
         let next = begun(&unsettled, "alice", 3);
@@ -240,10 +269,10 @@ mod tests {
         let other = begun(&unsettled, "alice", 1);
         let mut late = visit(&unsettled, "alice", 2);
         drop(other);
-        assert!(has_come(&mut late.another(Reason::Account, 1).unwrap()), "settled since it was judged");
-        assert!(late.another(Reason::Account, 1).is_none(), "nothing is under way");
-        assert!(late.another(Reason::Address, 1).is_none());
-        assert!(late.another(Reason::Queue, 0).is_none());
+        assert!(has_come(&mut turn(late.another(Reason::Account, 1))), "settled since it was judged");
+        assert!(turn_of(late.another(Reason::Account, 1)).is_none(), "nothing is under way");
+        assert!(turn_of(late.another(Reason::Address, 1)).is_none());
+        assert!(turn_of(late.another(Reason::Queue, 0)).is_none());
     }
 
     #[test]
@@ -251,17 +280,17 @@ mod tests {
         let unsettled = Unsettled::default();
         let under_way = [1, 2].map(|host| begun(&unsettled, "alice", host));
         let mut late = visit(&unsettled, "alice", 3);
-        assert!(late.another(Reason::Account, 3).is_none(), "both of them would not be enough");
+        assert!(turn_of(late.another(Reason::Account, 3)).is_none(), "both of them would not be enough");
         // His own does not count, nor does one that was not counted.
         late.begin();
         late.withdraw();
-        assert!(has_come(&mut late.another(Reason::Account, 2).unwrap()), "a withdrawal is news");
-        assert!(late.another(Reason::Account, 3).is_none());
+        assert!(has_come(&mut turn(late.another(Reason::Account, 2))), "a withdrawal is news");
+        assert!(turn_of(late.another(Reason::Account, 3)).is_none());
         let mut crowd: Vec<_> = (0..=MOST_WAITING).map(|_| visit(&unsettled, "alice", 4)).collect();
-        let mut turns: Vec<_> = crowd.iter_mut().map(|visit| visit.another(Reason::Account, 1)).collect();
+        let mut turns: Vec<_> = crowd.iter_mut().map(|visit| turn_of(visit.another(Reason::Account, 1))).collect();
         assert!(turns.pop().unwrap().is_none(), "more wait than may");
         drop(turns);
-        assert!(crowd[0].another(Reason::Account, 1).is_some(), "those who went away hold no place");
+        assert!(turn_of(crowd[0].another(Reason::Account, 1)).is_some(), "those who went away hold no place");
         drop(under_way);
     }
 
@@ -270,7 +299,7 @@ mod tests {
         let unsettled = Unsettled::default();
         let mut under_way: Vec<_> = (0..3).map(|host| begun(&unsettled, "alice", host)).collect();
         let mut visits: Vec<_> = (0..4).map(|_| visit(&unsettled, "alice", 9)).collect();
-        let mut turns: Vec<_> = visits.iter_mut().map(|visit| visit.another(Reason::Account, 1).unwrap()).collect();
+        let mut turns: Vec<_> = visits.iter_mut().map(|visit| turn(visit.another(Reason::Account, 1))).collect();
         let come = |turns: &mut Vec<Turn>| turns.iter_mut().map(has_come).collect::<Vec<_>>();
         under_way.pop();
         assert_eq!(come(&mut turns), [true, false, false, false]);
@@ -281,13 +310,13 @@ mod tests {
         drop(turns.remove(0));
         assert_eq!(come(&mut turns), [true, false], "the next is told");
         // He waits for the same thing once more, and for another.
-        let again = visits[0].another(Reason::Account, 1).unwrap();
+        let again = turn(visits[0].another(Reason::Account, 1));
         turns.remove(0).use_up(Some(&again));
         assert_eq!(come(&mut turns), [false]);
         under_way.pop();
         assert_eq!(come(&mut turns), [true]);
         let other = begun(&unsettled, "bob", 9);
-        let elsewhere = visits[1].another(Reason::Address, 1);
+        let elsewhere = turn_of(visits[1].another(Reason::Address, 1));
         turns.remove(0).use_up(elsewhere.as_ref());
         assert_eq!(come(&mut vec![again]), [true], "what he does not need is the next one's");
         drop(other);

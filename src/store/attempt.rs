@@ -26,12 +26,16 @@ pub struct Tally {
     pub forget: UnixTime,
 }
 
-/// The two counters that an attempt meets.
+/// The counters that an attempt meets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
-    /// Of the account, or of the account at this address where the address is known to it.
+    /// Whether the address is known to the account: then only their own counters count.
+    pub is_known: bool,
+    /// Of the account from elsewhere, or of the account at this address where it is known.
     pub account: Option<Tally>,
-    /// Of the address.
+    /// The same, of a day.
+    pub day: Option<Tally>,
+    /// Of the address; where it is known to the account it does not count.
     pub address: Option<Tally>,
 }
 
@@ -61,6 +65,9 @@ pub(super) struct Entry {
     pub after: Tally,
 }
 
+/// What the key of an account is followed by for the counter of a day.
+const DAY: u8 = b'd';
+
 /// Where a counter stands: an empty part does not count.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -73,6 +80,13 @@ impl Place {
     pub fn account(name: &str, address: Option<Household>) -> Self {
         let address = address.map(|address| address.bytes().to_vec()).unwrap_or_default();
         Self { account: Key::subject(None, name).0.to_vec(), address }
+    }
+
+    /// The same, for the counter of a day.
+    pub fn day(name: &str, address: Option<Household>) -> Self {
+        let mut place = Self::account(name, address);
+        place.account.push(DAY);
+        place
     }
 
     /// Of an address.

@@ -37,6 +37,7 @@ mod health;
 mod framing;
 mod http2;
 mod corpora;
+mod throttling;
 mod tokens;
 mod keys;
 mod provider;

@@ -18,7 +18,8 @@ fn setup(origin: &Origin, grace: &str) -> Setup {
 
 fn started(grace: &str) -> (Origin, Gateway) {
     let origin = Origin::start();
-    let gateway = setup(&origin, grace).set("identity.sessions_per_account", json!(1000)).start();
+    let gateway = setup(&origin, grace).set("identity.sessions_per_account", json!(1000));
+    let gateway = gateway.set("identity.attempts", json!({"per_account": "off"})).start();
     (origin, gateway)
 }
 

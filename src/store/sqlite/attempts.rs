@@ -12,7 +12,7 @@ use crate::store::attempt::{Entry, Place};
 use crate::store::{Attempt, Error, Receipt, Tallies, Tally};
 
 /// Addresses that are remembered for an account: those that were used last.
-const KNOWN_ADDRESSES: u32 = 16;
+const KNOWN_ADDRESSES: u32 = 20;
 
 /// Debts beyond these are let go: they stay counted.
 const MOST_DEBTS: usize = 1024;
@@ -41,7 +41,7 @@ const REMEMBER: &str = "INSERT INTO known_address (account, address, expires)
 const TRIM: &str = "DELETE FROM known_address WHERE account = ?1 AND address IN
     (SELECT address FROM known_address WHERE account = ?1 ORDER BY expires DESC LIMIT -1 OFFSET ?2)";
 
-const UNLOCK_ACCOUNT: &str = "DELETE FROM attempt WHERE account = ?1";
+const UNLOCK_ACCOUNT: &str = "DELETE FROM attempt WHERE account IN (?1, ?2)";
 
 const UNLOCK_ADDRESS: &str = "DELETE FROM attempt WHERE address = ?1";
 
@@ -109,10 +109,7 @@ impl Store {
     pub async fn find_tallies(&self, attempt: Attempt<'_>) -> Result<Tallies, Error> {
         let (name, address, at) = (attempt.name.map(str::to_owned), attempt.address, attempt.at);
         self.seek(move |connection| {
-            let attempt = Attempt { name: name.as_deref(), address, at };
-            let (account, address) = places(connection, attempt)?;
-            let account = account.map_or(Ok(None), |place| find(connection, &place))?;
-            Ok(Tallies { account, address: find(connection, &address)? })
+            Places::of(connection, Attempt { name: name.as_deref(), address, at })?.find(connection)
         })
         .await
     }
@@ -133,19 +130,18 @@ impl Store {
         let counted = self.write_if_wanted(move |connection| {
             let owed = debts.draw();
             owed.iter().try_for_each(|owed| owed.write(connection))?;
-            let (account, address) = places(connection, Attempt { name: name.as_deref(), address, at })?;
-            let seen = Tallies {
-                account: account.as_ref().map_or(Ok(None), |place| find(connection, place))?,
-                address: find(connection, &address)?,
-            };
+            let places = Places::of(connection, Attempt { name: name.as_deref(), address, at })?;
+            let seen = places.find(connection)?;
             let next = match judge(seen) {
                 Ok(next) => next,
                 Err(refusal) => return Ok((Err(refusal), owed)),
             };
             let mut entries = Vec::new();
-            for (place, before, after) in
-                [(account, seen.account, next.account), (Some(address), seen.address, next.address)]
-            {
+            for (place, before, after) in [
+                (places.account, seen.account, next.account),
+                (places.day, seen.day, next.day),
+                (places.address, seen.address, next.address),
+            ] {
                 if let (Some(place), Some(after)) = (place, after) {
                     put(connection, &place, after)?;
                     entries.push(Entry { place, before, after });
@@ -192,8 +188,9 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn unlock_account(&self, name: &str) -> Result<usize, Error> {
-        let place = Place::account(name, None);
-        self.write(move |connection| connection.prepare_cached(UNLOCK_ACCOUNT)?.execute([place.account])).await
+        let (place, day) = (Place::account(name, None), Place::day(name, None));
+        let values = [place.account, day.account];
+        self.write(move |connection| connection.prepare_cached(UNLOCK_ACCOUNT)?.execute(values)).await
     }
 
     /// Clears what is counted against an address; how many counters there were.
@@ -205,13 +202,30 @@ impl Store {
     }
 }
 
-/// The counters that an attempt meets: of the account, if it names one, and of the address.
-fn places(connection: &Connection, attempt: Attempt<'_>) -> rusqlite::Result<(Option<Place>, Place)> {
-    let address = Place::address(attempt.address);
-    let Some(name) = attempt.name else { return Ok((None, address)) };
-    let values = params![name, attempt.address.bytes(), attempt.at.millis()];
-    let known: bool = connection.prepare_cached(IS_KNOWN)?.query_row(values, |row| row.get(0))?;
-    Ok((Some(Place::account(name, known.then_some(attempt.address))), address))
+/// The counters that an attempt meets.
+struct Places {
+    is_known: bool,
+    account: Option<Place>,
+    day: Option<Place>,
+    address: Option<Place>,
+}
+
+impl Places {
+    fn of(connection: &Connection, attempt: Attempt<'_>) -> rusqlite::Result<Self> {
+        let address = Some(Place::address(attempt.address));
+        let Some(name) = attempt.name else { return Ok(Self { is_known: false, account: None, day: None, address }) };
+        let values = params![name, attempt.address.bytes(), attempt.at.millis()];
+        let is_known: bool = connection.prepare_cached(IS_KNOWN)?.query_row(values, |row| row.get(0))?;
+        let pair = is_known.then_some(attempt.address);
+        let (account, day) = (Some(Place::account(name, pair)), Some(Place::day(name, pair)));
+        Ok(Self { is_known, account, day, address: address.filter(|_| !is_known) })
+    }
+
+    fn find(&self, connection: &Connection) -> rusqlite::Result<Tallies> {
+        let find = |place: &Option<Place>| place.as_ref().map_or(Ok(None), |place| find(connection, place));
+        let (account, day, address) = (find(&self.account)?, find(&self.day)?, find(&self.address)?);
+        Ok(Tallies { is_known: self.is_known, account, day, address })
+    }
 }
 
 fn find(connection: &Connection, place: &Place) -> rusqlite::Result<Option<Tally>> {

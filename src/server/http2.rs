@@ -1,5 +1,6 @@
 //! HTTP/2 on a client's connection: hyper and h2 read streams and write answers, the gate judges each like any request.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -40,13 +41,24 @@ const ERROR_RESETS: usize = 256;
 /// What header lists may be longer than `server.limits.header_bytes`, so that the refusal is ours and not bare.
 const SLACK: usize = 16 * 1024;
 
+/// Bytes of header lists that the streams of one connection may hold at once, at least: a few bytes of a request can stand
+/// for a long list (RFC 7541 2.3). Beyond that a stream is refused, which may be sent again (RFC 9113 8.7).
+const HEADER_LISTS: usize = 1024 * 1024;
+
+/// What a field of a header list counts beyond its bytes (RFC 9113 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// Serves the connection to its end; `early` are its first bytes.
 pub async fn serve(stream: Stream, early: Bytes, visit: &Rc<Visit>, seat: &Rc<Seat>) {
     let io = TokioIo::new(Wire::http2(stream, early, Rc::clone(seat)));
     let (own_visit, own_seat) = (Rc::clone(visit), Rc::clone(seat));
-    let service =
-        service_fn(move |request: Request<Incoming>| answer(Rc::clone(&own_visit), Rc::clone(&own_seat), request));
     let limit = visit.standing().config().server.limits.header_bytes;
+    let lists = Rc::new(HeaderLists { held: Cell::new(0), limit: HEADER_LISTS.max(2 * (limit + SLACK)) });
+    let service = service_fn(move |request: Request<Incoming>| {
+        // Here, and not in its task: what is refused is dropped at once.
+        let admitted = HeldList::of(&request, &lists).map(|list| (request, list));
+        answer(Rc::clone(&own_visit), Rc::clone(&own_seat), admitted)
+    });
     let mut connection = pin!(
         http2::Builder::new(Local)
             .max_concurrent_streams(STREAMS)
@@ -86,10 +98,47 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-/// The caller of a stream may not stay. Without a reason of HTTP/2 in it, the stream is reset as failed.
+/// Why a stream is reset. Without a reason of HTTP/2 in it, it is reset as failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the token of this stream has ended: {0:?}")]
-struct Ended(LeaseEnd);
+enum Reset {
+    /// The caller may not stay.
+    #[error("the token of this stream has ended: {0:?}")]
+    Ended(LeaseEnd),
+    /// The connection holds as many header bytes as it may.
+    #[error("the header lists of this connection are too large")]
+    Refused(#[source] h2::Error),
+}
+
+/// What the header lists of a connection's streams hold.
+struct HeaderLists {
+    held: Cell<usize>,
+    limit: usize,
+}
+
+/// One stream's part, until it is dropped.
+struct HeldList {
+    lists: Rc<HeaderLists>,
+    bytes: usize,
+}
+
+impl HeldList {
+    fn of(request: &Request<Incoming>, lists: &Rc<HeaderLists>) -> Option<Self> {
+        let fields = request.headers().iter();
+        let bytes = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum::<usize>();
+        let held = lists.held.get() + bytes;
+        if held > lists.limit {
+            return None;
+        }
+        lists.held.set(held);
+        Some(Self { lists: Rc::clone(lists), bytes })
+    }
+}
+
+impl Drop for HeldList {
+    fn drop(&mut self) {
+        self.lists.held.set(self.lists.held.get() - self.bytes);
+    }
+}
 
 /// A stream that counts: the connection is busy while there is one.
 struct Open {
@@ -97,14 +146,15 @@ struct Open {
     stay: Rc<Stay>,
     /// The answer was given to its end.
     whole: bool,
+    _list: HeldList,
 }
 
 impl Open {
-    fn new(seat: Rc<Seat>) -> Self {
+    fn new(seat: Rc<Seat>, list: HeldList) -> Self {
         let stay = Stay::new(seat.now());
         seat.add_stay(&stay);
         seat.enter(Stage::Busy);
-        Self { seat, stay, whole: false }
+        Self { seat, stay, whole: false, _list: list }
     }
 }
 
@@ -116,15 +166,23 @@ impl Drop for Open {
     }
 }
 
-async fn answer(visit: Rc<Visit>, seat: Rc<Seat>, request: Request<Incoming>) -> Result<Response<Streamed>, Ended> {
-    let mut open = Open::new(seat);
+async fn answer(
+    visit: Rc<Visit>,
+    seat: Rc<Seat>,
+    admitted: Option<(Request<Incoming>, HeldList)>,
+) -> Result<Response<Streamed>, Reset> {
+    let Some((request, list)) = admitted else {
+        tracing::debug!("a stream is refused: the header lists of its connection are too large");
+        return Err(Reset::Refused(h2::Reason::REFUSED_STREAM.into()));
+    };
+    let mut open = Open::new(seat, list);
     let standing = visit.standing();
     open.stay.begin(&standing, request.body().size_hint().exact().is_none());
     let response = {
         let stay = &open.stay;
         let mut handling = pin!(gate::handle(standing.gate(), standing.own(), standing.peer(), &stay.lease, request));
         poll_fn(|cx| match stay.over(cx.waker()) {
-            Some(end) => Poll::Ready(Err(Ended(end))),
+            Some(end) => Poll::Ready(Err(Reset::Ended(end))),
             None => handling.as_mut().poll(cx).map(Ok),
         })
         .await?
@@ -163,7 +221,7 @@ impl HttpBody for Streamed {
         let this = &mut *self;
         if let Some(end) = this.open.stay.over(cx.waker()) {
             return Poll::Ready(match (this.grpc, std::mem::replace(&mut this.ended, true)) {
-                (false, _) => Some(Err(Ended(end).into())),
+                (false, _) => Some(Err(Reset::Ended(end).into())),
                 (true, false) => Some(Ok(Frame::trailers(unauthenticated()))),
                 (true, true) => None,
             });

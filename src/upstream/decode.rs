@@ -35,6 +35,9 @@ pub enum Error {
     /// 101, which was not asked for, or to another protocol than the one that was.
     #[error("the upstream switched protocols unasked")]
     Switched,
+    /// More than [`INTERIM_MAX`] responses of status 1xx.
+    #[error("the upstream sent more than {INTERIM_MAX} interim responses (1xx)")]
+    TooManyInterim,
     /// Content-Length that is no number, or two of them, or Transfer-Encoding beside it or of another kind. RFC 9112 6.3:
     /// perhaps an attempt to slip in a second response.
     #[error("the response has no one framing: {0}")]
@@ -93,12 +96,20 @@ pub struct Head {
     pub keep: bool,
 }
 
-/// Takes the header section of a final response from `input`, `None` while it is not whole. Interim ones are passed over.
-/// `headers` is emptied and gets the fields that may be passed on.
+/// Interim responses (1xx) before a final one. More are work for nothing, and keep the worker from others.
+pub const INTERIM_MAX: u32 = 32;
+
+/// Takes the header section of a final response from `input`, `None` while it is not whole. Interim ones are passed over,
+/// and counted in `interim`. `headers` is emptied and gets the fields that may be passed on.
 ///
 /// # Errors
 /// [`Error`]; the connection is of no use then.
-pub fn head(input: &mut BytesMut, asked: Asked<'_>, headers: &mut HeaderMap) -> Result<Option<Head>, Error> {
+pub fn head(
+    input: &mut BytesMut,
+    asked: Asked<'_>,
+    headers: &mut HeaderMap,
+    interim: &mut u32,
+) -> Result<Option<Head>, Error> {
     loop {
         let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else {
             return if input.len() > HEAD { Err(Error::HeadTooLarge) } else { Ok(None) };
@@ -118,7 +129,12 @@ pub fn head(input: &mut BytesMut, asked: Asked<'_>, headers: &mut HeaderMap) -> 
         }
         match response.code {
             Some(101) if !asked.websocket => return Err(Error::Switched),
-            Some(100 | 102..=199) => {}
+            Some(100 | 102..=199) => {
+                *interim += 1;
+                if *interim > INTERIM_MAX {
+                    return Err(Error::TooManyInterim);
+                }
+            }
             code => {
                 let status = code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
                 let version = response.version.unwrap_or(0);

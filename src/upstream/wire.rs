@@ -157,12 +157,13 @@ impl Wire {
         let inner = &mut *self.0;
         inner.upload = upload;
         inner.heard = false;
+        let mut interim = 0;
         let mut ring = deadline().ok_or(Broken::Late)?;
         poll_fn(|cx| {
             let sent = inner.poll_send(cx);
             loop {
                 if !inner.input.is_empty()
-                    && let Some(head) = decode::head(&mut inner.input, asked, headers)?
+                    && let Some(head) = decode::head(&mut inner.input, asked, headers, &mut interim)?
                 {
                     inner.alarm.clear();
                     if let Some(upload) = &mut inner.upload {

@@ -14,6 +14,7 @@ mod layers;
 mod harness;
 mod wire;
 mod frames;
+mod memory;
 mod origin;
 mod jwt;
 mod python;

@@ -15,8 +15,9 @@ fn decode(method: &Method, raw: &[u8], step: usize) -> Result<Decoded, Error> {
     let mut input = BytesMut::new();
     let mut pieces = raw.chunks(step);
     let mut headers = HeaderMap::new();
+    let mut interim = 0;
     let head = loop {
-        if let Some(head) = head(&mut input, Asked { method, websocket: false }, &mut headers)? {
+        if let Some(head) = head(&mut input, Asked { method, websocket: false }, &mut headers, &mut interim)? {
             break head;
         }
         input.extend_from_slice(pieces.next().ok_or(Error::Truncated)?);
@@ -165,7 +166,7 @@ fn a_switch_to_websocket_is_one_when_it_was_asked_for() {
     let read = |fields: &str, websocket| {
         let mut input = BytesMut::from(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nrest").as_bytes());
         let mut headers = HeaderMap::new();
-        let head = head(&mut input, Asked { method: &Method::GET, websocket }, &mut headers);
+        let head = head(&mut input, Asked { method: &Method::GET, websocket }, &mut headers, &mut 0);
         head.map(|head| (head.unwrap(), headers, input)).map_err(|error| error.to_string())
     };
     let whole = "Upgrade: WebSocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\nSet-Cookie: a=b\r\n";
@@ -188,5 +189,5 @@ fn a_switch_to_websocket_is_one_when_it_was_asked_for() {
     }
     let old = b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     let asked = Asked { method: &Method::GET, websocket: true };
-    assert!(super::head(&mut BytesMut::from(&old[..]), asked, &mut HeaderMap::new()).is_err());
+    assert!(super::head(&mut BytesMut::from(&old[..]), asked, &mut HeaderMap::new(), &mut 0).is_err());
 }

@@ -67,6 +67,15 @@ pub fn authenticate(sessions: &Sessions, field: &HeaderValue, memo: &Memo, now: 
     Ok(sessions.admit(signed, TokenType::Access, now)?)
 }
 
+/// Checks a caller again who passed a while ago.
+///
+/// # Errors
+/// What has become wrong with the token since.
+pub fn check_again(sessions: &Sessions, caller: Option<&Caller>, now: UnixTime) -> Result<(), Rejection> {
+    let Some(caller) = caller else { return Ok(()) };
+    Ok(sessions.admit(Arc::clone(caller.signed()), TokenType::Access, now).map(drop)?)
+}
+
 /// Whether the caller meets all parts of the rule.
 ///
 /// # Errors

@@ -233,24 +233,25 @@ impl Gate {
         record.caller = self.check(&found, &given, peer, now)?;
         let bounds = self.bounds(&found, record.caller.as_ref(), client.address)?;
         record.on_expiry = bounds.on_expiry;
-        let guard = (!body.is_end_stream()).then(|| lease.receive(record.caller.as_ref(), bounds.on_expiry));
-        let (websocket_token, ids) = (given.is_in_protocol(), record.ids(&head.headers));
+        let caller = record.caller.as_ref();
+        let guard = (!body.is_end_stream()).then(|| lease.receive(caller, bounds.on_expiry));
         let exchange = Exchange {
             upstream: route.upstream,
             target: target.to_send(route.strip_prefix.as_deref())?,
             version: head.version,
             method: &head.method,
+            websocket_token: given.is_in_protocol(),
+            ids: record.ids(&head.headers),
             headers: std::mem::take(&mut head.headers),
             presence: record.presence,
             body,
-            caller: record.caller.as_ref(),
+            caller,
             client,
-            ids,
             forward_authorization: route.forward_authorization,
-            websocket_token,
             guard,
             body_limit: bounds.body,
             stream: bounds.stream,
+            recheck: &|| bearer::check_again(&self.sessions, caller, clock::now()),
         };
         let reply = self.upstreams.forward(&worker.pools, exchange).await?;
         peer.note_tunnel(reply.tunnel);

@@ -97,7 +97,7 @@ impl Caller {
     }
 
     /// The token itself, for revoking it.
-    pub fn signed(&self) -> &Signed {
+    pub fn signed(&self) -> &Arc<Signed> {
         &self.0
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use crate::message::{BodyGuard, Cause};
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::balance::InFlight;
+use crate::upstream::copy::{self, Copies, Copy};
 use crate::upstream::decode::{Framing, Head};
 use crate::upstream::headers::{Rules, write_field};
 use crate::upstream::pool::{Pool, Pools};
@@ -72,8 +73,19 @@ pub struct Upload {
     progress: Rc<Progress>,
     rules: Rc<Rules>,
     clock: Rc<Clock>,
+    kept: Kept,
     /// Dropped at its end.
     pub guard: Option<BodyGuard>,
+}
+
+/// What is kept of a body to send it again.
+enum Kept {
+    /// Nothing: it is too long, or nothing is to be kept.
+    Nothing,
+    /// All that was sent so far.
+    Sent(Copy),
+    /// What is to be sent again, before the rest.
+    Again(Copy),
 }
 
 /// Whether a body brings the least that it must, counting only the time spent waiting for the client.
@@ -151,9 +163,28 @@ impl Upload {
             progress: Rc::clone(&progress),
             rules,
             clock,
+            kept: Kept::Nothing,
             guard: None,
         };
         (upload, progress)
+    }
+
+    /// Keeps what is sent, so that it can be sent again, unless it is too long.
+    pub fn keep(&mut self, copies: &Rc<Copies>) {
+        if self.incoming.size_hint().lower() <= copy::LARGEST as u64 {
+            self.kept = Kept::Sent(Copy::new(copies));
+        }
+    }
+
+    /// Begins anew; `false` when not all that was sent is kept.
+    pub fn rewind(&mut self) -> bool {
+        match std::mem::replace(&mut self.kept, Kept::Nothing) {
+            Kept::Sent(copy) => {
+                self.kept = Kept::Again(copy);
+                true
+            }
+            Kept::Again(_) | Kept::Nothing => false,
+        }
     }
 
     /// The next part; an error is kept in [`Progress`].
@@ -166,6 +197,9 @@ impl Upload {
     /// The answer has begun: from here on the client may be silent while the server is not, as on a stream of gRPC.
     pub fn note_answer(&mut self) {
         (self.pause, self.silence, self.pace.rate) = (None, None, 0);
+        if let Kept::Sent(_) = self.kept {
+            self.kept = Kept::Nothing;
+        }
     }
 
     /// What the exchange knows of it.
@@ -175,10 +209,17 @@ impl Upload {
 
     /// Whether it is known that nothing follows, trailers included.
     pub fn is_over(&self) -> bool {
-        self.incoming.is_end_stream()
+        let again = matches!(&self.kept, Kept::Again(copy) if !copy.is_empty());
+        !again && self.incoming.is_end_stream()
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Kept::Again(copy) = &mut self.kept {
+            match copy.next() {
+                Some(part) => return Poll::Ready(Some(Ok(part))),
+                None => self.kept = Kept::Nothing,
+            }
+        }
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             return self.poll_silence(cx).map(|fault| Some(Err(fault)));
         };
@@ -224,6 +265,11 @@ impl Upload {
         }
         if let Some(trailers) = frame.trailers_mut() {
             self.rules.strip_trailers(trailers);
+        }
+        if let Kept::Sent(copy) = &mut self.kept
+            && !copy.add(&frame)
+        {
+            self.kept = Kept::Nothing;
         }
         Ok(frame)
     }

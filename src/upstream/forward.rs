@@ -86,6 +86,8 @@ pub struct Exchange<'a> {
     pub body_limit: Option<u64>,
     /// Whether the body may be slow.
     pub stream: bool,
+    /// Checks the caller again, before a retry.
+    pub recheck: &'a dyn Fn() -> Result<(), Rejection>,
 }
 
 /// What a server answered.
@@ -165,6 +167,9 @@ impl Upstreams {
         } else {
             let (mut upload, progress) = Upload::new(exchange.body, bounds, pools);
             upload.guard = exchange.guard;
+            if h2 {
+                upload.keep(pools.copies());
+            }
             (Some(upload), Some(progress))
         };
         let attempt = Attempt {
@@ -185,6 +190,7 @@ impl Upstreams {
                 websocket_token: exchange.websocket_token,
             },
             progress,
+            recheck: exchange.recheck,
         };
         if h2 {
             // In a box: most upstreams speak HTTP/1.1, and their requests should not carry this state.
@@ -221,6 +227,7 @@ struct Attempt<'a> {
     target: &'a Uri,
     rewrite: Rewrite<'a>,
     progress: Option<Rc<Progress>>,
+    recheck: &'a dyn Fn() -> Result<(), Rejection>,
 }
 
 /// One server, and the connections to it.

@@ -1,7 +1,9 @@
 //! HTTP/2 to servers: few connections, many streams on each. On the `h2` crate itself: it tells how many streams a server
 //! takes and which it has not looked at, which hyper's client keeps to itself.
 
+mod group;
 mod link;
+mod reset;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,17 +27,20 @@ use crate::upstream::decode::may_trail;
 use crate::upstream::headers::is_hop_by_hop;
 use crate::upstream::wire::Broken;
 
-pub use link::{Berth, Links};
+pub use group::{Demand, Links};
+pub use link::Berth;
 
-/// Whether a request that failed so may be sent anew: the server has not acted on it, or would not mind.
+/// Whether a request that failed so may be sent again: the server has not processed it, or the method is idempotent and
+/// the connection was closed. `repeatable` is such a method without a body.
 pub fn may_repeat(broken: &Broken, repeatable: bool, reused: bool) -> bool {
     match broken {
         Broken::Unsent(_) => true,
-        Broken::Stream(error) if repeatable => {
-            let refused = error.reason() == Some(Reason::REFUSED_STREAM);
-            error.is_remote() && (refused || error.is_go_away()) || error.is_io() && reused
+        // Streams up to the last id of a GOAWAY fail with an I/O error, those above it with the GOAWAY.
+        Broken::Stream(error) if error.is_remote() => {
+            error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
         }
-        Broken::Stream(_) | Broken::Late | Broken::Off(_) | Broken::Response(_) | Broken::Upload => false,
+        Broken::Stream(error) => repeatable && error.is_io() && reused,
+        Broken::Late | Broken::Off(_) | Broken::Response(_) | Broken::Upload => false,
     }
 }
 
@@ -44,7 +49,8 @@ impl Berth {
     /// section of the response. `deadline` says when to ring, as for HTTP/1.1; `pause` is the longest silence in the body.
     ///
     /// # Errors
-    /// [`Broken`]. The stream is reset then, as it is when this or the body is dropped.
+    /// [`Broken`]; `upload` is given back then. The stream is reset then, as it is when this or the body is dropped:
+    /// at once, or when the server has had time to look at it.
     pub async fn exchange(
         mut self,
         request: Request<()>,
@@ -53,23 +59,32 @@ impl Berth {
         pause: Duration,
     ) -> Result<Response<Download>, Broken> {
         let (response, stream) = self.open(request, upload.is_none())?;
-        let mut sending = upload.take().map(|upload| Sending { stream, upload, left: Bytes::new() });
+        let sending = upload.take().map(|upload| Sending { stream, upload, left: Bytes::new(), done: false });
         let (alarm, clock) = (self.clock().alarm(), Rc::clone(self.clock()));
-        let ring = deadline().ok_or(Broken::Late)?;
-        let response = await_head(response, &mut sending, &alarm, (ring, deadline)).await?;
-        self.note_answer();
+        let mut asking = Asking { berth: Some(self), response: Some(response), sending };
+        let head = match deadline() {
+            Some(ring) => asking.await_head(&alarm, (ring, deadline)).await,
+            None => Err(Broken::Late),
+        };
+        let response = match head {
+            Ok(response) => response,
+            Err(broken) => {
+                *upload = asking.end(matches!(broken, Broken::Upload));
+                return Err(broken);
+            }
+        };
+        let sending = asking.sending.take();
+        let Some(berth) = asking.berth.take() else { return Err(Broken::Late) };
+        berth.note_head();
         let (mut head, stream) = response.into_parts();
         strip(&mut head.headers, |name| !is_hop_by_hop(name.as_str()) && *name != rejection::MARKER);
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         // The rest of the request goes its own way: whoever does not read an answer may still be sending.
         let sent = sending.as_ref().map(|sending| Rc::clone(sending.upload.progress()));
-        let pump = sending.map(|mut sending| {
-            sending.upload.note_answer();
-            let pump = async move { drop(poll_fn(|cx| sending.poll(cx)).await) };
-            Pump(tokio::task::spawn_local(pump).abort_handle())
-        });
+        let pump = sending.filter(|sending| !sending.done).map(Pump::start);
         let left = if stream.is_end_stream() { Some(0) } else { length };
-        let body = Download { stream, left, alarm, clock, pause, sent, _pump: pump, berth: self, _flight: None };
+        let over = false;
+        let body = Download { stream, left, over, alarm, clock, pause, sent, pump, berth, _flight: None };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -77,36 +92,64 @@ impl Berth {
     }
 }
 
-async fn await_head(
-    mut response: ResponseFuture,
-    sending: &mut Option<Sending>,
-    alarm: &Alarm,
-    (mut ring, mut deadline): (Millis, impl FnMut() -> Option<Millis>),
-) -> Result<Response<RecvStream>, Broken> {
-    poll_fn(|cx| {
-        if let Some(upload) = sending
-            && let Poll::Ready(sent) = upload.poll(cx)
-        {
-            *sending = None;
-            // A server that takes no more may still answer.
-            if let Err(Broken::Upload) = sent {
-                return Poll::Ready(Err(Broken::Upload));
+/// A stream without a response so far. It is given up when this is dropped.
+struct Asking {
+    berth: Option<Berth>,
+    /// `None` once it is ready.
+    response: Option<ResponseFuture>,
+    sending: Option<Sending>,
+}
+
+impl Asking {
+    async fn await_head(
+        &mut self,
+        alarm: &Alarm,
+        (mut ring, mut deadline): (Millis, impl FnMut() -> Option<Millis>),
+    ) -> Result<Response<RecvStream>, Broken> {
+        poll_fn(|cx| {
+            if let Some(sending) = self.sending.as_mut().filter(|sending| !sending.done)
+                && let Poll::Ready(sent) = sending.poll(cx)
+            {
+                sending.done = true;
+                sending.upload.guard = None;
+                // A server that takes no more may still answer.
+                if let Err(Broken::Upload) = sent {
+                    return Poll::Ready(Err(Broken::Upload));
+                }
             }
-        }
-        if let Poll::Ready(answer) = Pin::new(&mut response).poll(cx) {
-            alarm.clear();
-            return Poll::Ready(answer.map_err(Broken::from));
-        }
-        if alarm.has_rung() {
-            match deadline() {
-                Some(later) => ring = later,
-                None => return Poll::Ready(Err(Broken::Late)),
+            let Some(response) = &mut self.response else { return Poll::Ready(Err(Broken::Late)) };
+            if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
+                alarm.clear();
+                self.response = None;
+                return Poll::Ready(answer.map_err(Broken::from));
             }
+            if alarm.has_rung() {
+                match deadline() {
+                    Some(later) => ring = later,
+                    None => return Poll::Ready(Err(Broken::Late)),
+                }
+            }
+            alarm.set(cx.waker(), ring);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Gives the stream up, and the upload back.
+    fn end(&mut self, by_client: bool) -> Option<Upload> {
+        let (stream, upload) = self.sending.take().map(|sending| (sending.stream, sending.upload)).unzip();
+        if let (Some(berth), Some(response)) = (&self.berth, self.response.take()) {
+            berth.leave(response, stream, by_client);
         }
-        alarm.set(cx.waker(), ring);
-        Poll::Pending
-    })
-    .await
+        upload
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        // Only the client can have ended it: an answer or a failure takes these out.
+        self.end(true);
+    }
 }
 
 fn strip(headers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
@@ -122,6 +165,8 @@ struct Sending {
     upload: Upload,
     /// What the server's window has no room for yet.
     left: Bytes,
+    /// All is sent, or cannot be.
+    done: bool,
 }
 
 impl Sending {
@@ -145,11 +190,8 @@ impl Sending {
                     let trailers = rest.into_trailers().unwrap_or_default();
                     return Poll::Ready(self.stream.send_trailers(trailers).map_err(Broken::from));
                 }
-                Some(Err(())) => {
-                    // The server must not take a part for the whole.
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(Broken::Upload));
-                }
+                // No end is sent: the server must not take a part for the whole.
+                Some(Err(())) => return Poll::Ready(Err(Broken::Upload)),
                 None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(Broken::from)),
             }
         }
@@ -175,6 +217,18 @@ impl Sending {
 /// The task that sends the rest of a request; it ends with the response.
 struct Pump(AbortHandle);
 
+impl Pump {
+    fn start(mut sending: Sending) -> Self {
+        sending.upload.note_answer();
+        let pump = async move {
+            if let Err(Broken::Upload) = poll_fn(|cx| sending.poll(cx)).await {
+                sending.stream.send_reset(Reason::CANCEL);
+            }
+        };
+        Self(tokio::task::spawn_local(pump).abort_handle())
+    }
+}
+
 impl Drop for Pump {
     fn drop(&mut self) {
         self.0.abort();
@@ -186,20 +240,23 @@ pub struct Download {
     stream: RecvStream,
     /// Bytes that are to come, where that is known.
     left: Option<u64>,
+    /// The server ended it, whether well or not, or was silent for too long.
+    over: bool,
     alarm: Rc<Alarm>,
     clock: Rc<Clock>,
     pause: Duration,
     /// The rest of the request: while that moves, the exchange is not silent.
     sent: Option<Rc<Progress>>,
-    _pump: Option<Pump>,
+    pump: Option<Pump>,
     berth: Berth,
     _flight: Option<InFlight>,
 }
 
 impl Download {
     /// Counts for as long as it lasts.
-    pub fn with(self, flight: Option<InFlight>) -> Self {
-        Self { _flight: flight, ..self }
+    pub fn with(mut self, flight: Option<InFlight>) -> Self {
+        self._flight = flight;
+        self
     }
 
     /// How long ago the request last moved.
@@ -234,6 +291,7 @@ impl Body for Download {
             if this.alarm.has_rung() {
                 pause = pause.saturating_sub(this.since_sent());
                 if pause.is_zero() {
+                    this.over = true;
                     return Poll::Ready(Some(Err(Broken::Late.into())));
                 }
             }
@@ -243,6 +301,12 @@ impl Body for Download {
         // Whoever is not waiting is not late.
         this.alarm.clear();
         this.berth.note_answer();
+        this.over |= match &part {
+            Some(Ok(_)) => false,
+            // Neither is so when the client's upload was at fault.
+            Some(Err(error)) => error.is_remote() || error.is_io(),
+            None => true,
+        };
         Poll::Ready(part.map(|part| part.map_err(|error| Broken::Stream(error).into())))
     }
 
@@ -255,17 +319,30 @@ impl Body for Download {
     }
 }
 
+impl Drop for Download {
+    fn drop(&mut self) {
+        let whole = self.over || self.stream.is_end_stream();
+        if !whole {
+            self.berth.note_reset(true);
+        } else if self.pump.as_ref().is_some_and(|pump| !pump.0.is_finished()) {
+            self.berth.note_reset(false);
+        } else {
+            self.berth.note_complete();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_acted_on_is_repeated() {
-        let io = || ::h2::Error::from(Reason::INTERNAL_ERROR);
-        assert!(may_repeat(&Broken::Unsent(io()), false, false));
+    fn only_what_the_server_did_not_process_is_repeated() {
+        let local = || ::h2::Error::from(Reason::INTERNAL_ERROR);
+        assert!(may_repeat(&Broken::Unsent(local()), false, false));
         // Made here, not by the server.
         assert!(!may_repeat(&Broken::Stream(Reason::REFUSED_STREAM.into()), true, true));
-        assert!(!may_repeat(&Broken::Stream(io()), true, true));
+        assert!(!may_repeat(&Broken::Stream(local()), true, true));
         assert!(!may_repeat(&Broken::Late, true, true));
         assert!(!may_repeat(&Broken::Upload, true, true));
     }

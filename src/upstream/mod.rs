@@ -5,6 +5,8 @@ mod balance;
 mod health;
 mod fetch;
 mod budget;
+mod resets;
+mod copy;
 mod pool;
 mod resolve;
 mod tls;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use crate::config::{self, ServerAddress};
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::budget::Budget;
-use crate::upstream::h2::{Berth, Links};
+use crate::upstream::copy::Copies;
+use crate::upstream::h2::{Berth, Demand, Links};
 use crate::upstream::headers::Rules;
+use crate::upstream::resets::History;
 use crate::upstream::resolve::Names;
 use crate::upstream::stream::{ConnectError, Door};
 use crate::upstream::tls::Tls;
@@ -96,11 +98,12 @@ impl Pool {
         server: &config::UpstreamServer,
         tls: Option<&Tls>,
         limit: Duration,
+        demand: Demand<'_>,
     ) -> Result<Berth, ConnectError> {
         if let Some(names) = &self.names {
             names.note_use();
         }
-        self.links.take(Door { server, names: self.names.as_ref(), tls, limit }, &self.clock).await
+        self.links.take(Door { server, names: self.names.as_ref(), tls, limit }, &self.clock, demand).await
     }
 
     /// The clock by which exchanges are bounded.
@@ -159,6 +162,8 @@ pub struct Pools {
     upstreams: Vec<Kept>,
     rules: Rc<Rules>,
     clock: Rc<Clock>,
+    resets: Rc<History>,
+    copies: Rc<Copies>,
     ticks: Cell<u32>,
 }
 
@@ -167,7 +172,9 @@ impl Pools {
     pub fn new(upstreams: &[config::Upstream], headers: &[config::IdentityHeader], previous: Option<&Self>) -> Self {
         let clock = previous.map_or_else(|| Rc::new(Clock::new()), |previous| Rc::clone(&previous.clock));
         let upstreams = upstreams.iter().map(|upstream| Kept::new(upstream, previous, &clock)).collect();
-        Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, ticks: Cell::new(0) }
+        let resets = previous.map(|previous| Rc::clone(&previous.resets)).unwrap_or_default();
+        let copies = previous.map(|previous| Rc::clone(&previous.copies)).unwrap_or_default();
+        Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, resets, copies, ticks: Cell::new(0) }
     }
 
     /// To be called every 100 ms or so: rings for exchanges that wait too long, and now and then closes connections that
@@ -186,6 +193,16 @@ impl Pools {
     /// The clock by which exchanges are bounded.
     pub(super) fn clock(&self) -> &Rc<Clock> {
         &self.clock
+    }
+
+    /// Which clients reset streams early.
+    pub(super) fn resets(&self) -> &Rc<History> {
+        &self.resets
+    }
+
+    /// What the copies of request bodies hold.
+    pub(super) fn copies(&self) -> &Rc<Copies> {
+        &self.copies
     }
 
     /// How header sections are rewritten.

@@ -34,6 +34,7 @@ mod forwarding;
 mod websocket;
 mod upstream_tls;
 mod upstream_h2;
+mod upstream_resets;
 mod health;
 mod framing;
 mod http2;

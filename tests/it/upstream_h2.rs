@@ -295,11 +295,11 @@ fn what_a_server_hands_back_is_sent_anew_when_it_may_be() {
     let origin = H2Origin::start(Manner::default());
     let gateway = origin.gateway(&[]);
     assert_eq!(get("/public/refuse").send(gateway.public).status, 200);
-    assert_eq!((origin.count(), origin.connections()), (2, 1));
+    assert_eq!((origin.count(), origin.connections()), (2, 2));
     let origin = H2Origin::start(Manner::default());
     let gateway = origin.gateway(&[]);
-    assert_eq!(post("/public/refuse").body("x").send(gateway.public).code(), "upstream_unreachable");
-    assert_eq!(origin.count(), 1, "a body is gone once it is sent");
+    assert_eq!(post("/public/refuse").body("x").send(gateway.public).status, 200);
+    assert_eq!((origin.count(), origin.connections()), (2, 2));
 }
 
 #[test]

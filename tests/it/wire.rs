@@ -75,7 +75,11 @@ impl Connection {
 
     /// Opens one.
     pub fn try_open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        Self::on(TcpStream::connect_timeout(&address, Duration::from_secs(5))?)
+    }
+
+    /// Takes an open connection.
+    pub fn on(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_LIMIT))?;
         stream.set_write_timeout(Some(READ_LIMIT))?;

@@ -8,10 +8,9 @@ use crate::message::{Body, Rejection};
 use crate::upstream::body::Upload;
 use crate::upstream::forward::pick::{Turns, outcome};
 use crate::upstream::forward::{Attempt, Reply, Server};
-use crate::upstream::h2;
-
-/// How often a request is sent anew when servers hand it back.
-const AGAIN: usize = 2;
+use crate::upstream::h2::{self, Demand};
+use crate::upstream::resets::{Requester, SETTLE};
+use crate::upstream::wire::Broken;
 
 impl Attempt<'_> {
     /// Tries one server after the other, for as long as none can have acted on the request.
@@ -19,25 +18,41 @@ impl Attempt<'_> {
         let timeouts = &self.upstream.config.timeouts;
         let repeatable = upload.is_none() && self.method.is_idempotent();
         let mut turns = Turns::default();
+        let requester = Requester::new(self.rewrite.client.address, self.pools.resets());
+        let hasty = requester.is_hasty(self.pools.clock().now());
+        if hasty {
+            tokio::time::sleep(SETTLE).await;
+        }
+        let mut failed = None;
         while let Some(server) = self.next(&mut turns)? {
             let flight = self.upstream.balance.enter(server.index);
             let request = self.request(&headers, server)?;
-            let place = match server.pool.stream(server.settings, server.tls, timeouts.connect).await {
+            let demand = Demand { requester: &requester, hasty, avoid: failed.as_ref() };
+            let place = match server.pool.stream(server.settings, server.tls, timeouts.connect, demand).await {
                 Ok(place) => place,
                 Err(error) => {
                     self.miss(&mut turns, server, error);
                     continue;
                 }
             };
-            let reused = place.is_reused();
+            let (reused, link) = (place.is_reused(), place.link());
             match place.exchange(request, &mut upload, self.deadline(), timeouts.idle).await {
                 Ok(response) => {
                     self.report(server, outcome(response.status()));
                     let response = response.map(|body| Body::stream(body.with(flight)));
                     return Ok(Reply { response, tunnel: None });
                 }
-                Err(broken) if turns.handed_back() < AGAIN && h2::may_repeat(&broken, repeatable, reused) => {
+                Err(broken)
+                    if turns.handed_back() == 0
+                        && h2::may_repeat(&broken, repeatable, reused)
+                        && (matches!(broken, Broken::Unsent(_)) || upload.as_mut().is_none_or(Upload::rewind)) =>
+                {
                     turns.hand_back(broken);
+                    failed = Some(link);
+                }
+                // Such a client shares its connection with others like it: that it broke tells nothing of the server.
+                Err(broken @ Broken::Stream(_)) if hasty => {
+                    return Err(Rejection::UpstreamUnreachable(broken.into()));
                 }
                 Err(broken) => return Err(self.reject(server, broken)),
             }

@@ -48,13 +48,14 @@ impl<'a> Attempt<'a> {
     /// The next server to try, if one is left, and this is not one retry too many.
     ///
     /// # Errors
-    /// Active checks call all servers down.
+    /// Active checks call all servers down, or the caller may no longer enter.
     pub(super) fn next(&self, turns: &mut Turns) -> Result<Option<Server<'a>>, Rejection> {
         let Some(budget) = self.pools.budget(self.index) else { return Ok(None) };
         match turns.failure {
             None => budget.deposit(),
             Some(_) if !budget.withdraw(self.pools.clock().now()) => return Ok(None),
-            Some(_) => {}
+            // Its token may have been revoked or expired meanwhile.
+            Some(_) => (self.recheck)()?,
         }
         match self.upstream.balance.next(self.key().as_deref(), &turns.tried) {
             Choice::Server(index) => Ok(self.server(index)),

@@ -71,6 +71,7 @@ impl Upstreams {
                 websocket_token: trial.websocket_token,
             },
             progress: None,
+            recheck: &|| Ok(()),
         };
         let index = upstream.config.servers.iter().position(|server| server.weight > 0).unwrap_or_default();
         let server = attempt.server(index).ok_or_else(|| Rejection::Internal("no such server".into()))?;

@@ -1,6 +1,6 @@
-//! The HTTP/2 connections of one worker to one server: one, and more only while a server takes no further streams on it.
+//! One HTTP/2 connection to a server, and the streams on it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,9 +11,10 @@ use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use ::h2::{Ping, PingPong, SendStream};
 use bytes::Bytes;
 use http::Request;
-use tokio::sync::Mutex;
 
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::h2::reset::{LOOK, Resets};
+use crate::upstream::resets::{Requester, YOUNG};
 use crate::upstream::resolve::{Names, Place};
 use crate::upstream::stream::{self, ConnectError, Door, NoH2, Stream};
 use crate::upstream::wire::Broken;
@@ -35,23 +36,14 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const PING_AGAIN: Millis = 310_000;
 
 /// Streams on a connection at most, whatever the server takes: their windows fit into the connection's together.
-const STREAMS: usize = 100;
+pub const STREAMS: usize = 100;
 
-/// Connections that a worker opens to one server at most. Further streams wait their turn on these, where the server
-/// takes fewer than [`STREAMS`].
-const MOST: usize = 64;
+/// Tells connections apart.
+#[derive(Clone)]
+pub struct LinkId(Rc<State>);
 
-/// See the module.
-#[derive(Default)]
-pub struct Links {
-    list: RefCell<Vec<Link>>,
-    /// One connection is opened at a time: who waits may find room on it.
-    opening: Mutex<()>,
-    /// How many attempts have failed, and why the last one did.
-    failures: RefCell<(u64, Option<ConnectError>)>,
-}
-
-struct Link {
+/// One connection.
+pub struct Link {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
     place: Option<Place>,
@@ -69,6 +61,7 @@ struct State {
     since: Cell<Millis>,
     /// When the server last answered, or sent a part of an answer.
     heard: Cell<Millis>,
+    resets: Resets,
 }
 
 /// Room for one stream.
@@ -76,12 +69,27 @@ pub struct Berth {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
     reused: bool,
+    requester: Requester,
+    opened: Millis,
 }
 
 impl Berth {
-    fn new(sender: SendRequest<Bytes>, state: &Rc<State>) -> Self {
+    /// On `link`, for this client.
+    pub fn new(link: &Link, requester: &Requester) -> Self {
+        let state = &link.state;
         state.streams.set(state.streams.get() + 1);
-        Self { sender, state: Rc::clone(state), reused: state.answered.get() }
+        Self {
+            sender: link.sender.clone(),
+            state: Rc::clone(state),
+            reused: state.answered.get(),
+            requester: requester.clone(),
+            opened: state.clock.now(),
+        }
+    }
+
+    /// Which connection it is on.
+    pub fn link(&self) -> LinkId {
+        LinkId(Rc::clone(&self.state))
     }
 
     /// Whether others were answered on this connection before.
@@ -93,6 +101,36 @@ impl Berth {
     pub(super) fn note_answer(&self) {
         self.state.answered.set(true);
         self.state.heard.set(self.state.clock.now());
+    }
+
+    /// Notes that the server began its response.
+    pub(super) fn note_head(&self) {
+        self.note_answer();
+        self.state.resets.note_answer(self.state.clock.now());
+    }
+
+    /// Gives an unanswered stream up, which is reset now or later.
+    pub(super) fn leave(&self, response: ResponseFuture, stream: Option<SendStream<Bytes>>, by_client: bool) {
+        self.note_reset(by_client);
+        if self.state.resets.leave(response, stream, (self.opened, self.state.clock.now())) {
+            self.state.streams.set(self.state.streams.get() + 1);
+        }
+    }
+
+    /// Notes that the stream is reset before its end.
+    pub(super) fn note_reset(&self, by_client: bool) {
+        let now = self.state.clock.now();
+        if self.state.resets.note() {
+            self.state.closing.set(true);
+        }
+        if by_client && now.saturating_sub(self.opened) < YOUNG {
+            self.requester.note_reset(now);
+        }
+    }
+
+    /// Notes that the response was passed on to its end.
+    pub(super) fn note_complete(&self) {
+        self.requester.note_complete(self.state.clock.now());
     }
 
     pub(super) fn clock(&self) -> &Rc<Clock> {
@@ -121,7 +159,7 @@ impl Drop for Berth {
 
 impl Link {
     /// Whether new streams may be opened: the server has neither closed it nor said that it will, and is still there.
-    fn is_open(&mut self) -> bool {
+    pub fn is_open(&mut self) -> bool {
         let moved = match (&self.names, &mut self.place) {
             (Some(names), Some(place)) => !names.has(place),
             _ => false,
@@ -133,76 +171,32 @@ impl Link {
         !moved && !self.state.closing.get()
     }
 
-    fn streams(&self) -> usize {
+    /// Streams on it.
+    pub fn streams(&self) -> usize {
         self.state.streams.get()
     }
 
-    fn has_room(&self) -> bool {
-        self.streams() < self.sender.current_max_send_streams().min(STREAMS)
+    /// Whether the server takes a further stream. One may always wait for that to change.
+    pub fn has_room(&self) -> bool {
+        self.streams() < self.sender.current_max_send_streams().clamp(1, STREAMS)
+    }
+
+    /// Whether it had no stream since `oldest`.
+    pub fn is_unused(&self, oldest: Millis) -> bool {
+        self.streams() == 0 && self.state.since.get() < oldest
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, id: Option<&LinkId>) -> bool {
+        id.is_some_and(|id| Rc::ptr_eq(&id.0, &self.state))
     }
 }
 
-impl Links {
-    /// Room on a connection that is there, or on a new one.
-    ///
-    /// # Errors
-    /// [`ConnectError`], for all who waited for the same attempt.
-    pub async fn take(&self, door: Door<'_>, clock: &Rc<Clock>) -> Result<Berth, ConnectError> {
-        if let Some(berth) = self.find() {
-            return Ok(berth);
-        }
-        let before = self.failures.borrow().0;
-        let _turn = self.opening.lock().await;
-        if let Some(berth) = self.find() {
-            return Ok(berth);
-        }
-        match &*self.failures.borrow() {
-            (count, Some(error)) if *count > before => return Err(error.again()),
-            _ => {}
-        }
-        if self.list.borrow().len() >= MOST {
-            let source = io::Error::new(io::ErrorKind::ResourceBusy, "all connections are full");
-            return Err(ConnectError::Failed { server: door.server.to_string(), source });
-        }
-        match open(door, clock).await {
-            Ok(link) => {
-                let berth = Berth::new(link.sender.clone(), &link.state);
-                self.list.borrow_mut().push(link);
-                Ok(berth)
-            }
-            Err(error) => {
-                let mut last = self.failures.borrow_mut();
-                *last = (last.0 + 1, Some(error.again()));
-                Err(error)
-            }
-        }
-    }
-
-    fn find(&self) -> Option<Berth> {
-        let mut list = self.list.borrow_mut();
-        list.retain_mut(Link::is_open);
-        let full = list.len() >= MOST;
-        let link = match list.iter().find(|link| link.has_room()) {
-            None if full => {
-                let waiting = list.iter().filter(|link| link.streams() < STREAMS);
-                waiting.min_by_key(|link| link.streams())?
-            }
-            link => link?,
-        };
-        Some(Berth::new(link.sender.clone(), &link.state))
-    }
-
-    /// Closes connections that had no stream since `oldest`, and forgets those that are closed.
-    pub fn sweep(&self, oldest: Millis) {
-        self.list.borrow_mut().retain_mut(|link| {
-            let state = &link.state;
-            let unused = state.streams.get() == 0 && state.since.get() < oldest;
-            !unused && link.is_open()
-        });
-    }
-}
-
-async fn open(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectError> {
+/// Opens a connection.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn open(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectError> {
     match tokio::time::timeout(door.limit, shake_hands(door, clock)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit }),
@@ -247,6 +241,7 @@ async fn shake_hands(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectE
         answered: Cell::new(false),
         since: Cell::new(clock.now()),
         heard: Cell::new(clock.now()),
+        resets: Resets::default(),
     });
     tokio::task::spawn_local(drive(connection, pings, Rc::clone(&state)));
     Ok(Link { sender, state, place, names: door.names.cloned() })
@@ -254,19 +249,24 @@ async fn shake_hands(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectE
 
 /// Moves the bytes of a connection until it is closed, or the server gives no sign of life while streams are open.
 async fn drive(connection: Connection<Stream, Bytes>, pings: Option<PingPong>, state: Rc<State>) {
-    let mut connection = pin!(connection);
+    let mut connection = pin!(async {
+        tokio::select! {
+            _ = connection => {}
+            () = release_held(&state) => {}
+        }
+    });
     let Some(mut pings) = pings else { return };
     let mut asked = state.clock.now();
     loop {
         tokio::select! {
-            _ = &mut connection => break,
+            () = &mut connection => break,
             () = tokio::time::sleep(PING_EVERY) => {}
         }
         let now = state.clock.now();
         if state.streams.get() > 0 && is_due(now, asked, state.heard.get()) {
             asked = now;
             let alive = tokio::select! {
-                _ = &mut connection => false,
+                () = &mut connection => false,
                 pong = tokio::time::timeout(PING_LIMIT, pings.ping(Ping::opaque())) => matches!(pong, Ok(Ok(_))),
             };
             if !alive {
@@ -275,6 +275,17 @@ async fn drive(connection: Connection<Stream, Bytes>, pings: Option<PingPong>, s
         }
     }
     state.closing.set(true);
+    state.resets.close();
+}
+
+/// Resets streams that could not be reset at once, when they may be. Never ready.
+async fn release_held(state: &State) {
+    loop {
+        state.resets.wait_for_held().await;
+        tokio::time::sleep(LOOK).await;
+        let released = state.resets.release(state.clock.now());
+        state.streams.set(state.streams.get().saturating_sub(released));
+    }
 }
 
 /// Whether to ask again, who was `asked` and last `heard` then.

@@ -1,5 +1,5 @@
-//! Names of servers, to addresses: looked up when the first connection is opened, and again every ten seconds for as long
-//! as the name is in use. Nobody waits for the later look-ups.
+//! Names of servers, to addresses: looked up when the first connection is opened, again every ten seconds for as long as
+//! the name is in use, and at once when no known address can be reached.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,6 +12,9 @@ use crate::upstream::alarm::{Clock, Millis};
 
 /// How long addresses are taken for good, in milliseconds.
 const FRESH: Millis = 10_000;
+
+/// The shortest time between two look-ups, in milliseconds, when no known address can be reached.
+const AGAIN: Millis = 1_000;
 
 /// How long a failed look-up speaks for those who ask next, in milliseconds.
 const FAILED: Millis = 1_000;
@@ -82,6 +85,23 @@ impl Names {
         let first = turn.checked_rem(addresses.len()).unwrap_or(0);
         addresses.rotate_left(first);
         Ok(addresses)
+    }
+
+    /// The addresses that are not among `tried`, none of which could be reached. Waits for a look-up, unless the last one
+    /// began less than a second ago.
+    pub async fn renew(self: &Rc<Self>, tried: &[SocketAddr]) -> Vec<SocketAddr> {
+        let due = self.clock.now() >= self.asked.get().saturating_add(AGAIN);
+        if !self.literal && (due || self.asking.get()) {
+            let answered = self.answered.notified();
+            self.ask();
+            answered.await;
+        }
+        self.known.borrow().iter().filter(|address| !tried.contains(address)).copied().collect()
+    }
+
+    /// Whether the server is configured by its address.
+    pub fn is_literal(&self) -> bool {
+        self.literal
     }
 
     /// Notes that a connection to the server is in use.
@@ -224,6 +244,29 @@ mod tests {
         assert!(!names.has(&mut first) && names.has(&mut second) && !names.has(&mut first));
         names.learn(sockets(&["10.0.0.1"]));
         assert!(names.has(&mut first) && !names.has(&mut second), "it came back");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn renewal_gives_new_addresses_and_looks_up_once_a_second() {
+        let ask = async {
+            let names = names("localhost");
+            names.learn(sockets(&["10.0.0.1"]));
+            names.clock.tick();
+            names.asked.set(names.clock.now());
+            assert_eq!(names.renew(&sockets(&["10.0.0.1"])).await, [], "too soon");
+            names.learn(sockets(&["10.0.0.1", "10.0.0.2"]));
+            assert_eq!(names.renew(&sockets(&["10.0.0.1"])).await, sockets(&["10.0.0.2"]), "known meanwhile");
+            names.asked.set(0);
+            while names.clock.now() < AGAIN {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                names.clock.tick();
+            }
+            let tried = sockets(&["10.0.0.1"]);
+            let both = tokio::join!(names.renew(&tried), names.renew(&[]));
+            assert!(both.0.contains(&sockets(&["127.0.0.1"])[0]), "{both:?}");
+            assert_eq!(both.0, both.1, "both wait for one answer");
+        };
+        tokio::task::LocalSet::new().run_until(ask).await;
     }
 
     #[tokio::test(flavor = "current_thread")]

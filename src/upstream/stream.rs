@@ -1,9 +1,11 @@
 //! The bytes between this gateway and one server, over TCP, a UNIX socket or TLS, and how they begin to flow.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -19,24 +21,31 @@ use crate::config::{self, ServerAddress};
 use crate::upstream::resolve::{Names, Place};
 use crate::upstream::tls::{self, Tls};
 
+/// Addresses that a message names at most.
+const SHOWN: usize = 4;
+
 /// Why no connection could be opened. No byte of the request has been sent then.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Refused, unreachable, or the name is unknown.
-    #[error("connecting to {server} failed: {source}")]
+    #[error("connecting to {server} failed: {source}{tried}")]
     Failed {
         /// As in the configuration.
         server: String,
         /// Why.
         source: io::Error,
+        /// The addresses of its name.
+        tried: Tried,
     },
     /// No answer in time.
-    #[error("connecting to {server} took longer than {limit:?}")]
+    #[error("connecting to {server} took longer than {limit:?}{tried}")]
     Slow {
         /// As in the configuration.
         server: String,
         /// `timeouts.connect`.
         limit: Duration,
+        /// The addresses of its name.
+        tried: Tried,
     },
     /// It is there, but not trusted, or speaks no TLS.
     #[error("TLS with {server} failed: {source}. The upstream's tls.ca says which authorities are trusted")]
@@ -54,6 +63,24 @@ pub enum ConnectError {
         /// Why, behind `: `, if something is known.
         source: NoH2,
     },
+}
+
+/// Addresses to which connections were opened, for the log; none where the server is configured by its address.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Vec<SocketAddr>);
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "; tried ";
+        for address in self.0.iter().take(SHOWN) {
+            write!(f, "{before}{address}")?;
+            before = ", ";
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// How a server showed that it speaks no HTTP/2.
@@ -75,8 +102,12 @@ impl ConnectError {
     pub fn again(&self) -> Self {
         let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
         match self {
-            Self::Failed { server, source } => Self::Failed { server: server.clone(), source: copy(source) },
-            Self::Slow { server, limit } => Self::Slow { server: server.clone(), limit: *limit },
+            Self::Failed { server, source, tried } => {
+                Self::Failed { server: server.clone(), source: copy(source), tried: tried.clone() }
+            }
+            Self::Slow { server, limit, tried } => {
+                Self::Slow { server: server.clone(), limit: *limit, tried: tried.clone() }
+            }
             Self::Tls { server, source } => Self::Tls { server: server.clone(), source: copy(source) },
             Self::NoH2 { server, source } => Self::NoH2 { server: server.clone(), source: source.clone() },
         }
@@ -176,19 +207,21 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Opens a connection, and says where it goes.
+/// Opens a connection, and says where it goes, before `timer` ends, which is set to the limit.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn open(door: Door<'_>) -> Result<(Stream, Option<Place>), ConnectError> {
-    match tokio::time::timeout(door.limit, attempt(door)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit }),
+pub async fn open(door: Door<'_>, timer: Pin<&mut Sleep>) -> Result<(Stream, Option<Place>), ConnectError> {
+    let tried = RefCell::default();
+    tokio::select! {
+        biased;
+        outcome = attempt(door, &tried) => outcome,
+        () = timer => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit, tried: tried.take() }),
     }
 }
 
-async fn attempt(door: Door<'_>) -> Result<(Stream, Option<Place>), ConnectError> {
-    let failed = |source| ConnectError::Failed { server: door.server.to_string(), source };
+async fn attempt(door: Door<'_>, tried: &RefCell<Tried>) -> Result<(Stream, Option<Place>), ConnectError> {
+    let failed = |source| ConnectError::Failed { server: door.server.to_string(), source, tried: tried.take() };
     let (stream, place) = match (&door.server.address, door.names) {
         (ServerAddress::Unix(path), _) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
@@ -198,8 +231,7 @@ async fn attempt(door: Door<'_>) -> Result<(Stream, Option<Place>), ConnectError
             (TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?, None)
         }
         (ServerAddress::Tcp { .. }, Some(names)) => {
-            let addresses = names.addresses().await.map_err(failed)?;
-            let (stream, peer) = connect(&addresses, door.limit / 3).await.map_err(failed)?;
+            let (stream, peer) = reach(names, door.limit / 3, tried).await.map_err(failed)?;
             (stream, Some(names.place(peer)))
         }
     };
@@ -227,6 +259,45 @@ fn refine(source: io::Error, tls: &Tls, server: &config::UpstreamServer) -> Conn
 
 /// A connection, and which address it goes to.
 type Found = (TcpStream, SocketAddr);
+
+/// A connection to one of the addresses of a name. When all known ones fail, or none answers for a `pause`, the name is
+/// looked up, and addresses that are new are tried too.
+async fn reach(names: &Rc<Names>, pause: Duration, tried: &RefCell<Tried>) -> io::Result<Found> {
+    let known = names.addresses().await?;
+    let note = |addresses: &[SocketAddr]| tried.borrow_mut().0.extend_from_slice(addresses);
+    if names.is_literal() {
+        return connect(&known, pause).await;
+    }
+    note(&known);
+    let mut first = pin!(connect(&known, pause));
+    let outcome = tokio::time::timeout(pause, first.as_mut()).await;
+    if let Ok(Ok(found)) = outcome {
+        return Ok(found);
+    }
+    let second = async {
+        let fresh = tokio::time::timeout(pause, names.renew(&known)).await.unwrap_or_default();
+        note(&fresh);
+        if fresh.is_empty() { None } else { Some(connect(&fresh, pause).await) }
+    };
+    match outcome {
+        Ok(outcome) => second.await.unwrap_or(outcome),
+        // The known ones may still answer.
+        Err(_) => {
+            let mut second = pin!(second);
+            tokio::select! {
+                biased;
+                outcome = first.as_mut() => match outcome {
+                    Ok(found) => Ok(found),
+                    Err(error) => second.await.unwrap_or(Err(error)),
+                },
+                outcome = second.as_mut() => match outcome {
+                    Some(Ok(found)) => Ok(found),
+                    Some(Err(_)) | None => first.await,
+                },
+            }
+        }
+    }
+}
 
 /// The address that answers first. The next one is tried when one fails, and beside it after each `pause`.
 async fn connect(addresses: &[SocketAddr], pause: Duration) -> io::Result<Found> {

@@ -74,7 +74,8 @@ impl Wire {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(door: Door<'_>, alarm: Rc<Alarm>) -> Result<Self, ConnectError> {
-        let (stream, place) = stream::open(door).await?;
+        let timer = pin!(tokio::time::sleep(door.limit));
+        let (stream, place) = stream::open(door, timer).await?;
         Ok(Self(Box::new(Inner {
             stream,
             place,

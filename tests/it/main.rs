@@ -35,6 +35,7 @@ mod websocket;
 mod upstream_tls;
 mod upstream_h2;
 mod upstream_resets;
+mod upstream_dns;
 mod health;
 mod framing;
 mod http2;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::h2::link::{self, Berth, Link, LinkId, STREAMS};
 use crate::upstream::resets::Requester;
-use crate::upstream::stream::{ConnectError, Door};
+use crate::upstream::stream::{ConnectError, Door, Tried};
 
 /// Connections that a worker opens to one server at most. Further streams wait their turn on these, where the server
 /// takes fewer than [`STREAMS`].
@@ -77,7 +77,7 @@ impl Group {
         let before = self.failures.borrow().0;
         let failed = |kind, text: &str| {
             let (server, source) = (door.server.to_string(), io::Error::new(kind, text));
-            Err(ConnectError::Failed { server, source })
+            Err(ConnectError::Failed { server, source, tried: Tried::default() })
         };
         // Others may take the room on each of the connections that this one waits for.
         for round in 0..=MOST {

@@ -16,7 +16,7 @@ use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::h2::reset::{LOOK, Resets};
 use crate::upstream::resets::{Requester, YOUNG};
 use crate::upstream::resolve::{Names, Place};
-use crate::upstream::stream::{self, ConnectError, Door, NoH2, Stream};
+use crate::upstream::stream::{self, ConnectError, Door, NoH2, Stream, Tried};
 use crate::upstream::wire::Broken;
 
 /// What a server may send ahead, in bytes: of one response, and of all on a connection, so that a hundred clients who do
@@ -197,18 +197,26 @@ impl Link {
 /// # Errors
 /// [`ConnectError`].
 pub async fn open(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectError> {
-    match tokio::time::timeout(door.limit, shake_hands(door, clock)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit }),
+    let mut timer = pin!(tokio::time::sleep(door.limit));
+    let (stream, place) = stream::open(door, timer.as_mut()).await?;
+    tokio::select! {
+        biased;
+        outcome = shake_hands((stream, place), door, clock) => outcome,
+        () = timer => {
+            Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit, tried: Tried::default() })
+        }
     }
 }
 
-async fn shake_hands(door: Door<'_>, clock: &Rc<Clock>) -> Result<Link, ConnectError> {
-    let (stream, place) = stream::open(door).await?;
+async fn shake_hands(
+    (stream, place): (Stream, Option<Place>),
+    door: Door<'_>,
+    clock: &Rc<Clock>,
+) -> Result<Link, ConnectError> {
     let no_h2 = |error: ::h2::Error| match error.is_io() {
         true => {
             let source = error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-            ConnectError::Failed { server: door.server.to_string(), source }
+            ConnectError::Failed { server: door.server.to_string(), source, tried: Tried::default() }
         }
         false => ConnectError::NoH2 { server: door.server.to_string(), source: NoH2::Answer(error.to_string()) },
     };

@@ -18,6 +18,7 @@ use crate::telemetry;
 use crate::telemetry::access;
 use crate::telemetry::audit;
 use crate::telemetry::metrics::{self, Connections, Metrics, Reading};
+use crate::telemetry::output::{Lost, Output};
 use crate::upstream::{Pools, Upstreams};
 
 pub use crate::sessions::Feed;
@@ -41,9 +42,6 @@ pub enum Error {
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics::Error),
-    /// The access log's thread.
-    #[error("the access log cannot be started: {0}")]
-    AccessLog(#[source] std::io::Error),
     /// The audit's file.
     #[error(transparent)]
     Audit(#[from] audit::Error),
@@ -67,7 +65,7 @@ impl Error {
             Self::Store(error) => error.is_configuration(),
             Self::Keyring(error) => error.is_configuration(),
             Self::Table(_) | Self::Upstreams(_) | Self::Audit(_) => true,
-            Self::Hash(_) | Self::Metrics(_) | Self::AccessLog(_) | Self::AuditThread(_) => false,
+            Self::Hash(_) | Self::Metrics(_) | Self::AuditThread(_) => false,
         }
     }
 }
@@ -104,14 +102,15 @@ struct Lasting {
 
 impl App {
     /// Opens the store, loads every live revocation, and builds the parts in the order of the crate's table. Only when
-    /// this has returned may the gateway call itself ready. The [`Feed`] is to be run in the background.
+    /// this has returned may the gateway call itself ready. The [`Feed`] is to be run in the background. Access log and
+    /// audit go to `output`, where the log is.
     ///
     /// # Errors
     /// What keeps the program from starting.
-    pub async fn build(config: Config) -> Result<(Self, Feed), Error> {
+    pub async fn build(config: Config, output: Output) -> Result<(Self, Feed), Error> {
         let shape = telemetry::log::shape(&config.log);
         // Before the store: a file that cannot be written is an error of the configuration.
-        let sink = audit::Sink::open(&config.log.audit, shape)?;
+        let sink = audit::Sink::open(&config.log.audit, &output, shape)?;
         let store = Store::open(&config.store)?;
         for warning in store.warnings() {
             tracing::warn!("{warning}");
@@ -123,8 +122,7 @@ impl App {
         }
         let feed = Feed::load(store.clone(), keyring.clone(), config.store.clone()).await?;
         let metrics = Metrics::new()?;
-        let access = access::Writer::start(shape, metrics.lost_lines.clone()).map_err(Error::AccessLog)?;
-        let audit = audit::Writer::start(sink, metrics.lost_audit.clone()).map_err(Error::AuditThread)?;
+        let audit = audit::Writer::start(sink).map_err(Error::AuditThread)?;
         let lasting = Lasting {
             keyring,
             blocklist: feed.blocklist().clone(),
@@ -134,7 +132,7 @@ impl App {
             listings: ListingLimiter::default(),
             store,
             metrics,
-            access,
+            access: access::Writer { output, shape },
             audit,
         };
         let edition = Arc::new(lasting.edition(config.clone(), None).await?);
@@ -149,7 +147,8 @@ impl App {
     pub async fn renew(&self, config: Config) -> Result<Vec<&'static str>, Error> {
         let present = self.edition();
         // Opened anew each time: logrotate may have moved the file away.
-        let sink = audit::Sink::open(&config.log.audit, telemetry::log::shape(&self.first.log))?;
+        let access::Writer { output, shape } = &self.lasting.access;
+        let sink = audit::Sink::open(&config.log.audit, output, *shape)?;
         let waiting = config::needs_restart(&self.first, &config);
         let next = self.lasting.edition(config, Some(&present)).await?;
         self.editions.send_replace(Arc::new(next));
@@ -207,7 +206,13 @@ impl App {
             signs: self.lasting.keyring.signs(),
             store_writable: self.lasting.store.is_writable(),
             store_errors: self.lasting.store.errors(),
+            lost: self.lost_lines(),
         })
+    }
+
+    fn lost_lines(&self) -> Lost {
+        let lost = self.lasting.access.output.lost();
+        Lost { audit: lost.audit + self.lasting.audit.lost(), ..lost }
     }
 
     /// What the present edition answers itself, as OpenAPI has it.
@@ -236,6 +241,12 @@ impl App {
     pub fn close(&self) {
         self.lasting.audit.finish();
         self.lasting.store.close();
+    }
+
+    /// Writes audit and log to their ends, but does not wait for long: nothing may read them any more.
+    pub fn finish_logs(&self) {
+        self.lasting.audit.finish();
+        self.lasting.access.output.finish();
     }
 }
 

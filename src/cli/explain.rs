@@ -15,6 +15,7 @@ use crate::gate::{Rehearsal, Source, Stage, explain};
 use crate::message::{Rejection, credential};
 use crate::model::Username;
 use crate::store::Store;
+use crate::telemetry::output::Output;
 use crate::upstream::Preview;
 
 #[derive(Args)]
@@ -75,7 +76,7 @@ impl Explain {
     ) -> Result<(), Refused> {
         let now = clock::now();
         let head = self.head(token)?;
-        let (app, _feed) = App::build(config).await?;
+        let (app, _feed) = App::build(config, Output::start(std::io::stderr())?).await?;
         let edition = app.edition();
         let mut holder = None;
         if let Some(token) = token {

@@ -16,6 +16,7 @@ mod tokens;
 mod users;
 mod witness;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,8 +85,8 @@ pub fn run() -> ExitCode {
         }
     };
     let outcome = match arguments.command {
-        None => run::run(&arguments.config.path, false),
-        Some(Command::Run(run)) => run.run(),
+        None => return run::run(&arguments.config.path, false),
+        Some(Command::Run(run)) => return run.run(),
         Some(Command::Check(config)) => check::check(&config.path),
         Some(Command::Schema) => schema::schema(),
         Some(Command::Explain(explain)) => explain.run(),
@@ -97,10 +98,7 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(refused) => {
-            screen::print(std::io::stderr(), format_args!("portcullis: {refused}"));
-            refused.exit_code()
-        }
+        Err(refused) => refused.print(std::io::stderr()),
     }
 }
 
@@ -111,14 +109,23 @@ fn say(line: impl std::fmt::Display) {
 
 /// Prints a warning, to standard error.
 fn warn(line: impl std::fmt::Display) {
-    screen::print(std::io::stderr(), format_args!("portcullis: warning: {line}"));
+    warn_on(std::io::stderr(), line);
+}
+
+fn warn_on(errors: impl Write, line: impl std::fmt::Display) {
+    screen::print(errors, format_args!("portcullis: warning: {line}"));
 }
 
 /// Reads the configuration, with `${NAME}` from the environment; its warnings go to standard error.
 fn load(path: &Path) -> Result<Config, Refused> {
+    load_with(path, std::io::stderr)
+}
+
+/// The same; its warnings go to `errors`.
+fn load_with<W: Write>(path: &Path, errors: impl Fn() -> W) -> Result<Config, Refused> {
     let config = config::load(path, &environment)?;
     for warning in &config.warnings {
-        warn(format_args!("{}: {}", warning.key, warning.message));
+        warn_on(errors(), format_args!("{}: {}", warning.key, warning.message));
     }
     Ok(config)
 }

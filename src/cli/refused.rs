@@ -1,8 +1,10 @@
 //! Why a command fails, and the exit code that tells supervisors whether a restart may help.
 
+use std::io;
 use std::process::ExitCode;
 
 use crate::accounts::{self, HashError};
+use crate::cli::screen;
 use crate::model::UsernameError;
 use crate::sessions::KeyringError;
 use crate::store::{self, flask};
@@ -62,8 +64,14 @@ impl From<app::Unfetched> for Refused {
 }
 
 impl Refused {
+    /// Says why, and gives the exit code.
+    pub fn print(&self, errors: impl io::Write) -> ExitCode {
+        screen::print(errors, format_args!("portcullis: {self}"));
+        self.exit_code()
+    }
+
     /// 78 where a restart does not help until the configuration is changed, else 1.
-    pub fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> ExitCode {
         if self.is_configuration() { ExitCode::from(WRONG_CONFIGURATION) } else { ExitCode::FAILURE }
     }
 

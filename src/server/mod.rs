@@ -39,6 +39,7 @@ use tokio::sync::watch;
 
 use crate::app::{self, App, Feed};
 use crate::config::{self, Address, Config};
+use crate::telemetry::output::Output;
 
 pub use admin::HEALTH_AGENT;
 pub use reload::{Origin, warn_of};
@@ -123,11 +124,11 @@ impl Phase {
 }
 
 /// Runs the gateway until a signal ends it. With `upgrade` it takes the listening sockets of the process that runs the
-/// same gateway.yaml, once that gets SIGQUIT.
+/// same gateway.yaml, once that gets SIGQUIT. Access log and audit go to `output`, where the log is.
 ///
 /// # Errors
 /// What keeps it from starting; after that it returns only once it is drained.
-pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
+pub fn run(config: Config, origin: Origin, upgrade: bool, output: Output) -> Result<(), Error> {
     let seen = origin.look(&config);
     let meeting = Meeting::of(&origin.path).ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
@@ -138,8 +139,11 @@ pub fn run(config: Config, origin: Origin, upgrade: bool) -> Result<(), Error> {
     }
     descriptors::raise();
     let start = match (upgrade, &meeting) {
-        (false, _) => Start::first(config, &runtime)?,
-        (true, Some(meeting)) => Start::after(meeting, config, &origin, &runtime)?,
+        (false, _) => Start::first(config, &runtime, output)?,
+        (true, Some(meeting)) => {
+            let app = runtime.block_on(App::build(config, output))?;
+            Start::after(meeting, app, &origin, &runtime)?
+        }
         (true, None) => return Err(Error::NoMeeting),
     };
     drop(runtime);
@@ -185,18 +189,22 @@ struct Start {
 }
 
 impl Start {
-    fn first(config: Config, runtime: &Runtime) -> Result<Self, Error> {
+    fn first(config: Config, runtime: &Runtime, output: Output) -> Result<Self, Error> {
         // What another process may hold first: it is the likeliest to be in the way.
         let sockets = Sockets::open(&config, Vec::new())?;
         let doors = Arc::new(Doors::new(&config.server)?);
-        let (app, feed) = runtime.block_on(App::build(config))?;
+        let (app, feed) = runtime.block_on(App::build(config, output))?;
         Ok(Self { app: Arc::new(app), feed, doors, sockets, predecessor: None })
     }
 
     /// All that takes time is done before the sockets come. While they were waited for, the file may have changed, and
     /// tokens been revoked.
-    fn after(meeting: &Meeting, config: Config, origin: &Origin, runtime: &Runtime) -> Result<Self, Error> {
-        let (app, mut feed) = runtime.block_on(App::build(config))?;
+    fn after(
+        meeting: &Meeting,
+        (app, mut feed): (App, Feed),
+        origin: &Origin,
+        runtime: &Runtime,
+    ) -> Result<Self, Error> {
         tracing::info!("waiting for the predecessor's sockets: send it SIGQUIT");
         let (inherited, predecessor) = handover::receive(meeting)?;
         let config = (origin.load)()?;

@@ -51,12 +51,13 @@ impl Workers {
             let (app, doors, phase, end) = (Arc::clone(app), Arc::clone(doors), phase.clone(), Arc::clone(&end));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
             let run = move || {
+                let process = Arc::clone(&app);
                 let ran = catch_unwind(AssertUnwindSafe(|| {
                     let work = async { work(Room::new(app, doors, index), connections, phase).await };
                     LocalSet::new().block_on(&runtime, work);
                 }));
                 if ran.is_err() {
-                    give_up();
+                    give_up(&process);
                 }
                 end.send_modify(|ended| *ended += 1);
             };
@@ -74,9 +75,9 @@ impl Workers {
 
 /// A gateway that has lost a worker would leave the connections that it deals to it without an answer.
 #[expect(clippy::disallowed_methods, reason = "a worker's end cannot be passed up to main")]
-fn give_up() {
+fn give_up(app: &App) {
     tracing::error!("a worker ended by a bug; the process ends, to be started again");
-    crate::telemetry::log::finish();
+    app.finish_logs();
     std::process::exit(crate::server::BUG);
 }
 

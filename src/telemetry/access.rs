@@ -1,22 +1,15 @@
-//! The access log: one line a request. A worker formats its lines into a buffer of its own; one thread writes them, so
-//! that a slow reader of standard output never stops a request.
+//! The access log: one line a request. A worker formats its lines into a buffer of its own, and hands it to
+//! [`output`](crate::telemetry::output).
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
-
-use prometheus::IntCounter;
 
 use crate::clock::UnixTime;
 use crate::telemetry::log::Shape;
-
-/// Buffers that may wait for the writer.
-const WAITING: usize = 256;
+use crate::telemetry::output::{Kind, Output};
 
 /// A buffer of this size, in bytes, is handed over.
 const FULL: usize = 16 * 1024;
@@ -59,31 +52,13 @@ pub struct Line<'a> {
     pub session: Option<&'a str>,
 }
 
-/// The writing thread's front. Dropping the last clone ends it once all is written.
+/// Where the lines go, and in which shape.
 #[derive(Clone)]
 pub struct Writer {
-    lines: SyncSender<String>,
-    lost: IntCounter,
-    shape: Shape,
-}
-
-impl Writer {
-    /// Starts the thread. `lost` counts lines that found no room because nobody reads standard output.
-    ///
-    /// # Errors
-    /// The system refuses a thread.
-    pub fn start(shape: Shape, lost: IntCounter) -> io::Result<Self> {
-        let (lines, waiting) = sync_channel(WAITING);
-        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&waiting))?;
-        Ok(Self { lines, lost, shape })
-    }
-}
-
-fn write_all(waiting: &Receiver<String>) {
-    for lines in waiting {
-        // A closed standard output is nobody's error to report to.
-        let _ = io::stdout().lock().write_all(lines.as_bytes());
-    }
+    /// Where they go.
+    pub output: Output,
+    /// In which shape.
+    pub shape: Shape,
 }
 
 /// One worker's end. Lines come out at [`flush`](Self::flush), or when enough have gathered.
@@ -121,11 +96,7 @@ impl Buffer {
     }
 
     fn hand_over(&self, text: &mut String) {
-        let lines = std::mem::take(text);
-        let count = lines.bytes().filter(|byte| *byte == b'\n').count() as u64;
-        if self.writer.lines.try_send(lines).is_err() {
-            self.writer.lost.inc_by(count);
-        }
+        self.writer.output.write(Kind::Access, std::mem::take(text));
     }
 }
 

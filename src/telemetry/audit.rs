@@ -10,12 +10,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-use prometheus::IntCounter;
 
 use crate::clock::UnixTime;
 use crate::telemetry::access::json_string;
@@ -245,18 +244,18 @@ enum Order {
 pub struct Writer {
     orders: SyncSender<Order>,
     next: Arc<Mutex<Option<Sink>>>,
-    lost: IntCounter,
+    lost: Arc<AtomicU64>,
 }
 
 impl Writer {
-    /// Starts the thread. `lost` counts lines that found no room or could not be written.
+    /// Starts the thread.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(sink: Sink, lost: IntCounter) -> io::Result<Self> {
+    pub fn start(sink: Sink) -> io::Result<Self> {
         let (orders, waiting) = sync_channel(WAITING);
-        let next = Arc::default();
-        let desk = Desk { sink, next: Arc::clone(&next), lost: lost.clone(), failing: None };
+        let (next, lost) = (Arc::default(), Arc::default());
+        let desk = Desk { sink, next: Arc::clone(&next), lost: Arc::clone(&lost), told: 0, failing: false };
         thread::Builder::new().name("audit".into()).spawn(move || desk.work(&waiting))?;
         Ok(Self { orders, next, lost })
     }
@@ -264,8 +263,13 @@ impl Writer {
     /// Hands a line over. Never waits.
     pub fn write(&self, line: Line) {
         if self.orders.try_send(Order::Write(line)).is_err() {
-            self.lost.inc();
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Lines that found no room, or that a file did not take, since the start. Those that the log did not take are its own.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Writes to `sink` from now on.
@@ -288,9 +292,11 @@ impl Writer {
 struct Desk {
     sink: Sink,
     next: Arc<Mutex<Option<Sink>>>,
-    lost: IntCounter,
-    /// Lines lost since writing failed.
-    failing: Option<u64>,
+    lost: Arc<AtomicU64>,
+    /// The losses that were reported.
+    told: u64,
+    /// The last line could not be written.
+    failing: bool,
 }
 
 impl Desk {
@@ -308,19 +314,22 @@ impl Desk {
     }
 
     fn write(&mut self, line: &Line) {
-        match (self.sink.write(line), self.failing) {
-            (Ok(()), None) => {}
-            (Ok(()), Some(lost)) => {
-                tracing::warn!(lost, "the audit can be written again");
-                self.failing = None;
+        match self.sink.write(line) {
+            Ok(()) => {
+                let lost = self.lost.load(Ordering::Relaxed);
+                if lost > self.told {
+                    tracing::warn!(lost = lost - self.told, "the audit can be written again");
+                    self.told = lost;
+                }
+                self.failing = false;
             }
-            (Err(error), failing) => {
-                self.lost.inc();
+            Err(error) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
                 // Once, not for each line: the log may lie on the same disk.
-                if failing.is_none() {
+                if !self.failing {
                     tracing::error!(%error, "the audit cannot be written; lines are lost until it can");
                 }
-                self.failing = Some(failing.unwrap_or(0) + 1);
+                self.failing = true;
             }
         }
     }
@@ -355,10 +364,9 @@ mod tests {
 
     #[test]
     fn a_full_queue_loses_lines_and_stops_nobody() {
-        let lost = IntCounter::new("lost", "lost").unwrap();
         let (orders, _waiting) = sync_channel(2);
-        let writer = Writer { orders, next: Arc::default(), lost: lost.clone() };
+        let writer = Writer { orders, next: Arc::default(), lost: Arc::default() };
         (0..5).for_each(|_| writer.write(line("alice")));
-        assert_eq!(lost.get(), 3);
+        assert_eq!(writer.lost(), 3);
     }
 }

@@ -1,8 +1,8 @@
-//! The log's format: JSON on a pipe, readable on a terminal.
+//! The log: JSON on a pipe, readable on a terminal. Lines go to [`output`](crate::telemetry::output).
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -31,14 +31,8 @@ pub fn shape(log: &Log) -> Shape {
     }
 }
 
-static OUTPUT: OnceLock<Output> = OnceLock::new();
-
-/// Sends all events of the program to standard output, panics too. Calling it again changes nothing.
-///
-/// # Errors
-/// The system refuses a thread.
-pub fn start(log: &Log) -> io::Result<()> {
-    let output = Output::start(io::stdout())?;
+/// Sends all events of the program to `output`, which is standard output. Calling it again changes nothing.
+pub fn start(log: &Log, output: Output) {
     let level = match log.level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -49,30 +43,31 @@ pub fn start(log: &Log) -> io::Result<()> {
     // pingora tells of every step of its own; only its troubles are the operator's.
     let quiet = "pingora_core=warn,pingora_load_balancing=warn,pingora_runtime=warn";
     let filter = EnvFilter::new(format!("{level},{quiet}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_timer(Rfc3339).with_target(false);
-    let builder = builder.with_writer(output.clone());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(Rfc3339)
+        .with_target(false)
+        // It would write these to standard error, and wait for its reader.
+        .log_internal_errors(false)
+        .with_writer(output);
     // A second start in one process keeps the first format.
-    let started = match shape(log) {
+    let _ = match shape(log) {
         Shape::Text => builder.with_ansi(io::stdout().is_terminal()).try_init(),
         Shape::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
-    if started.is_ok() && OUTPUT.set(output).is_ok() {
-        // Rust's own hook writes to standard error, and waits there.
-        std::panic::set_hook(Box::new(|panic| tracing::error!("a bug: {panic}")));
-    }
-    Ok(())
 }
 
-/// Log lines that were lost so far.
-pub fn lost_lines() -> u64 {
-    OUTPUT.get().map_or(0, Output::lost)
-}
-
-/// Waits until the log is written, but not for long. To be called at the end of the process.
-pub fn finish() {
-    if let Some(output) = OUTPUT.get() {
-        output.finish();
-    }
+/// Makes a panic a line of the log. The default is to write to standard error, which nothing may read.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no text");
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(thread, location, backtrace, "panic: {text}; this is a bug");
+    }));
 }
 
 struct Rfc3339;
@@ -80,5 +75,42 @@ struct Rfc3339;
 impl FormatTime for Rfc3339 {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         write!(writer, "{}", clock::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::config::AuditTarget;
+
+    /// Set in the process that panics.
+    const CHILD: &str = "PORTCULLIS_TEST_PANIC";
+
+    #[test]
+    fn a_panic_is_the_last_line_of_the_log() {
+        if std::env::var_os(CHILD).is_some() {
+            let output = Output::start(io::stdout()).unwrap();
+            let (format, level) = (LogFormat::Json, LogLevel::Info);
+            let log = Log { format, level, access: true, audit: AuditTarget::Log };
+            start(&log, output.clone());
+            report_panics();
+            let worker = std::thread::Builder::new().name("worker-7".into()).spawn(|| panic!("\"odd\"")).unwrap();
+            assert!(worker.join().is_err());
+            return output.finish();
+        }
+        let test = "telemetry::log::tests::a_panic_is_the_last_line_of_the_log";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env_remove("RUST_BACKTRACE");
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let text = String::from_utf8(done.stdout).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let [line] = &lines[..] else { panic!("{text}") };
+        assert_eq!(line["message"], "panic: \"odd\"; this is a bug");
+        assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &"worker-7".into()));
+        assert!(line["location"].as_str().unwrap().starts_with("src/telemetry/log.rs:"), "{line}");
+        assert_eq!(String::from_utf8(done.stderr).unwrap(), "", "nothing is written to standard error");
     }
 }

@@ -11,7 +11,7 @@ use prometheus::{
 pub use prometheus::Error;
 
 use crate::clock;
-use crate::telemetry::log;
+use crate::telemetry::output::Lost;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +70,40 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
-    lost_log: IntCounter,
-    /// Access lines that were thrown away.
-    pub lost_lines: IntCounter,
-    /// Audit lines that were lost.
-    pub lost_audit: IntCounter,
+    lost: LostLines,
     reloads: IntCounterVec,
     reloaded: IntGauge,
     loaded: IntGauge,
     refused: IntCounterVec,
     evicted: IntCounter,
     gauges: Gauges,
+}
+
+/// Lines that were lost: of the access log, of the audit, and in all.
+struct LostLines {
+    access: IntCounter,
+    audit: IntCounter,
+    all: IntCounter,
+}
+
+impl LostLines {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            access: counter(registry, "portcullis_access_lines_lost_total", "Lines of the access log that were lost.")?,
+            audit: counter(registry, "portcullis_audit_lines_lost_total", "Lines of the audit that were lost.")?,
+            all: counter(
+                registry,
+                "portcullis_log_lines_lost_total",
+                "Lines of log, access log and audit that were lost: standard output or the audit file took no more.",
+            )?,
+        })
+    }
+
+    fn read(&self, lost: Lost) {
+        for (counter, number) in [(&self.access, lost.access), (&self.audit, lost.audit), (&self.all, lost.total())] {
+            counter.inc_by(number.saturating_sub(counter.get()));
+        }
+    }
 }
 
 /// What is read off elsewhere when it is asked for.
@@ -180,6 +203,8 @@ pub struct Reading {
     pub store_writable: bool,
     /// Reads of the store that failed, and transactions, since the start.
     pub store_errors: [u64; 2],
+    /// Lines of the logs that were lost since the start.
+    pub lost: Lost,
 }
 
 impl Metrics {
@@ -198,13 +223,9 @@ impl Metrics {
                 .buckets(BUCKETS.to_vec()),
             &["route"],
         )?;
-        let lost_lines = counter(&registry, "portcullis_access_lines_lost_total", "Access lines that found no room.")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        let lost_log =
-            counter(&registry, "portcullis_log_lines_lost_total", "Log lines that standard output did not take.")?;
-        let lost_audit =
-            counter(&registry, "portcullis_audit_lines_lost_total", "Audit lines that could not be written.")?;
+        let lost = LostLines::new(&registry)?;
         let reloads = IntCounterVec::new(
             Opts::new("portcullis_config_reloads_total", "Reloads of gateway.yaml by outcome."),
             &["outcome"],
@@ -230,20 +251,7 @@ impl Metrics {
         let help = "Idle and slow connections that were closed to make room for others.";
         let evicted = counter(&registry, "portcullis_connections_evicted_total", help)?;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self {
-            registry,
-            requests,
-            seconds,
-            lost_log,
-            lost_lines,
-            lost_audit,
-            reloads,
-            reloaded,
-            loaded,
-            refused,
-            evicted,
-            gauges,
-        })
+        Ok(Self { registry, requests, seconds, lost, reloads, reloaded, loaded, refused, evicted, gauges })
     }
 
     /// Counts a reload of the configuration.
@@ -296,7 +304,6 @@ impl Metrics {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let connections = reading.connections;
         self.gauges.connections.set(signed(connections.open));
-        self.lost_log.inc_by(log::lost_lines().saturating_sub(self.lost_log.get()));
         self.evicted.inc_by(connections.evicted.saturating_sub(self.evicted.get()));
         for (reason, number) in reading.attempts {
             let counter = self.gauges.attempts.with_label_values(&[reason]);
@@ -312,22 +319,23 @@ impl Metrics {
             let counter = self.gauges.store_errors.with_label_values(&[operation]);
             counter.inc_by(number.saturating_sub(counter.get()));
         }
+        self.lost.read(reading.lost);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Error> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, Error> {
     let gauge = IntGauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 /// The counters of one route. Each series is made when it first counts; after that no lock is taken.
@@ -380,6 +388,7 @@ mod tests {
             signs: true,
             store_writable: true,
             store_errors: [5, 6],
+            lost: Lost { log: 7, access: 8, audit: 9 },
         };
         metrics.encode(reading).unwrap();
         let text = String::from_utf8(metrics.encode(reading).unwrap()).unwrap();
@@ -395,6 +404,9 @@ mod tests {
             r#"portcullis_attempts_refused_total{reason="address"} 0"#,
             "portcullis_store_writable 1",
             r#"portcullis_store_errors_total{operation="write"} 6"#,
+            "portcullis_log_lines_lost_total 24",
+            "portcullis_access_lines_lost_total 8",
+            "portcullis_audit_lines_lost_total 9",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

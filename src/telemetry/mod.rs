@@ -5,4 +5,4 @@ pub mod audit;
 pub mod ids;
 pub mod log;
 pub mod metrics;
-mod output;
+pub mod output;

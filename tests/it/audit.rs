@@ -38,7 +38,7 @@ fn last(path: &Path, count: usize) -> Value {
 }
 
 /// The value of a metric without labels.
-fn metric(gateway: &Gateway, name: &str) -> f64 {
+pub fn metric(gateway: &Gateway, name: &str) -> f64 {
     let text = get("/metrics").send(gateway.admin).text();
     text.lines().find_map(|line| line.strip_prefix(name)).map_or(f64::NAN, |value| value.trim().parse().unwrap())
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::AuditTarget;
 use crate::telemetry::audit::Line;
 use crate::telemetry::log::Shape;
+use crate::telemetry::output::{self, Output, append_after};
 
 /// Why the file of `log.audit` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +33,8 @@ pub enum Error {
 pub struct Sink(Kind);
 
 enum Kind {
-    /// Standard output, where the log is.
-    Log(Shape),
+    /// Where the log goes.
+    Log(Output, Shape),
     /// Standard error: a command's output is for the one who gave it.
     Errors(Shape),
     /// JSON lines; whether the last one broke off.
@@ -41,15 +42,19 @@ enum Kind {
 }
 
 impl Sink {
-    /// That of the gateway; `shape` is its log's.
+    /// That of the gateway; `output` and `shape` are its log's.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(target: &AuditTarget, shape: Shape) -> Result<Self, Error> {
+    pub fn open(target: &AuditTarget, output: &Output, shape: Shape) -> Result<Self, Error> {
         match target {
-            AuditTarget::Log => Ok(Self(Kind::Log(shape))),
-            AuditTarget::File(path) => open(path, true).map(|file| Self(Kind::File { file, torn: false })),
+            AuditTarget::Log => Ok(Self(Kind::Log(output.clone(), shape))),
+            AuditTarget::File(path) => Self::open_file(path),
         }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, Error> {
+        open(path, true).map(|file| Self(Kind::File { file, torn: false }))
     }
 
     /// That of a command.
@@ -59,24 +64,23 @@ impl Sink {
     pub fn of_command(target: &AuditTarget, shape: Shape) -> Result<Self, Error> {
         match target {
             AuditTarget::Log => Ok(Self(Kind::Errors(shape))),
-            AuditTarget::File(_) => Self::open(target, shape),
+            AuditTarget::File(path) => Self::open_file(path),
         }
     }
 
-    /// Writes one line, as a whole: other processes may write to the same end.
+    /// Writes one line, as a whole: other processes may write to the same end. The log's output counts its losses itself.
     ///
     /// # Errors
     /// The system's; a part of the line may have been written.
     pub fn write(&mut self, line: &Line) -> io::Result<()> {
         match &mut self.0 {
-            Kind::Log(shape) => io::stdout().lock().write_all(line.write(*shape).as_bytes()),
+            Kind::Log(output, shape) => {
+                output.write(output::Kind::Audit, line.write(*shape));
+                Ok(())
+            }
             Kind::Errors(shape) => io::stderr().lock().write_all(line.write(*shape).as_bytes()),
             Kind::File { file, torn } => {
-                let mut text = line.write(Shape::Json);
-                if *torn {
-                    text.insert(0, '\n');
-                }
-                append(file, text.as_bytes()).map_err(|(began, error)| {
+                append_after(file, *torn, line.write(Shape::Json).as_bytes()).map_err(|(began, error)| {
                     *torn |= began;
                     error
                 })?;
@@ -85,20 +89,6 @@ impl Sink {
             }
         }
     }
-}
-
-/// Writes all of `text`, or tells whether a part of it stands there now.
-fn append(file: &mut File, mut text: &[u8]) -> Result<(), (bool, io::Error)> {
-    let whole = text.len();
-    while !text.is_empty() {
-        match file.write(text) {
-            Ok(0) => return Err((text.len() < whole, io::ErrorKind::WriteZero.into())),
-            Ok(written) => text = text.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err((text.len() < whole, error)),
-        }
-    }
-    Ok(())
 }
 
 /// Whether the file can be opened, as far as that can be told without making it.
@@ -158,6 +148,6 @@ mod tests {
         assert!(check(&at("new.log")).is_ok() && !folder.path().join("new.log").exists());
         assert!(matches!(check(&at("none/new.log")), Err(Error::Open { .. })));
         assert!(matches!(check(&AuditTarget::File(folder.path().into())), Err(Error::NoFile { .. })));
-        assert!(matches!(Sink::open(&AuditTarget::File("/dev/null".into()), Shape::Json), Err(Error::NoFile { .. })));
+        assert!(matches!(Sink::open_file(Path::new("/dev/null")), Err(Error::NoFile { .. })));
     }
 }

@@ -279,7 +279,7 @@ impl Edition {
     /// What a worker thread owns of this edition; to be built on it. Connections that `previous` keeps are taken over.
     pub fn worker(&self, access: &Rc<access::Buffer>, previous: Option<&Worker>) -> Worker {
         let previous = previous.map(|previous| &previous.pools);
-        let pools = Pools::new(&self.config.upstreams, &self.config.identity_headers, previous);
+        let pools = Pools::new(self.gate.upstreams().limited(), &self.config.identity_headers, previous);
         Worker { pools, access: Rc::clone(access) }
     }
 }

@@ -102,3 +102,25 @@ pub struct Limits {
     /// Largest request body that is forwarded, in bytes.
     pub body: u64,
 }
+
+/// Descriptors for everything else: listeners, the store, log, threads.
+const SPARE_FILES: usize = 100;
+
+impl Limits {
+    /// How many client connections `files` descriptors are enough for: every third may have its upstream's beside its
+    /// own. Most kept connections are idle.
+    pub fn connections_within(files: usize) -> usize {
+        (files.saturating_sub(SPARE_FILES) / 4).saturating_mul(3).max(1)
+    }
+
+    /// How many files these many client connections need.
+    pub fn files_for(connections: usize) -> usize {
+        (connections / 3).saturating_mul(4).saturating_add(SPARE_FILES)
+    }
+
+    /// How many connections to upstreams `files` descriptors leave.
+    pub fn upstream_connections_within(&self, files: usize) -> usize {
+        let clients = self.connections.min(Self::connections_within(files));
+        files.saturating_sub(SPARE_FILES).saturating_sub(clients).max(1)
+    }
+}

@@ -23,6 +23,8 @@ pub struct Upstream {
     pub host: HostPolicy,
     /// How servers with `https://` are verified.
     pub tls: UpstreamTls,
+    /// Open connections to its servers together; `None`: as many as there are descriptors for.
+    pub max_connections: Option<usize>,
 }
 
 /// `upstreams.NAME.balance`.

@@ -251,6 +251,11 @@ fn holders(address: IpAddr) -> [Holder; 2] {
     [Holder::Prefix(bits & (u128::MAX << prefix)), Holder::Network(bits & (u128::MAX << network))]
 }
 
+fn prefix_of(address: IpAddr) -> Holder {
+    let [prefix, _] = holders(address);
+    prefix
+}
+
 /// One connection's place, until it is dropped.
 pub struct Ticket {
     holder: Counted,
@@ -261,6 +266,30 @@ impl Ticket {
     /// The client that holds it; `None` where it holds for many.
     pub fn holder(&self) -> Option<IpAddr> {
         self.holder.address
+    }
+}
+
+impl Ticket {
+    /// Counts a further stream of this connection as one of its client's, where `per_address` limits these. `None`: there
+    /// are as many as may be.
+    pub fn stream(&self) -> Option<StreamTicket> {
+        let Counted { census, address } = &self.holder;
+        let limit = census.per_address.load(Ordering::Relaxed);
+        let Some(prefix) = address.filter(|_| limit > 0).map(prefix_of) else {
+            return Some(StreamTicket(None));
+        };
+        census.add(prefix, limit).then(|| StreamTicket(Some((Arc::clone(census), prefix))))
+    }
+}
+
+/// One stream's part of its client's share, until it is dropped.
+pub struct StreamTicket(Option<(Arc<Census>, Holder)>);
+
+impl Drop for StreamTicket {
+    fn drop(&mut self) {
+        if let Some((census, holder)) = &self.0 {
+            census.subtract(*holder);
+        }
     }
 }
 

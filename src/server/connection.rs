@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::server::census::Ticket;
 use crate::server::doors::Guest;
 use crate::server::listener::Arrival;
 use crate::server::room::{Room, Visit};
@@ -35,7 +36,7 @@ pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
         match place.seat.attend_to(Box::pin(room.open(arrival))).await {
             Some(Ok(Guest { stream, source, ticket })) => {
                 place.seat.set_holder(ticket.holder());
-                serve(stream, Rc::new(Visit::new(&room, source)), &place.seat).await;
+                serve(stream, Rc::new(Visit::new(&room, source)), &place.seat, ticket).await;
             }
             Some(Err(refused)) => room.turn_away(&refused),
             None => {}
@@ -43,7 +44,7 @@ pub fn spawn(arrival: Arrival, room: &Rc<Room>) {
     });
 }
 
-async fn serve(mut stream: Stream, visit: Rc<Visit>, seat: &Rc<Seat>) {
+async fn serve(mut stream: Stream, visit: Rc<Visit>, seat: &Rc<Seat>, ticket: Ticket) {
     let agreed = match stream.alpn() {
         Some(b"h2") => Some((Protocol::Http2, Bytes::new())),
         Some(_) => Some((Protocol::Http1, Bytes::new())),
@@ -52,7 +53,7 @@ async fn serve(mut stream: Stream, visit: Rc<Visit>, seat: &Rc<Seat>) {
     let Some((protocol, early)) = agreed else { return };
     match protocol {
         Protocol::Http1 => http1::serve(stream, early, &visit, seat).await,
-        Protocol::Http2 => http2::serve(stream, early, &visit, seat).await,
+        Protocol::Http2 => http2::serve((stream, early), &visit, seat, ticket).await,
     }
 }
 

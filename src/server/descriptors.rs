@@ -4,9 +4,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{DEFAULT_CONNECTIONS, Limits};
 
-/// For everything else: listeners, the store, log, threads.
-const SPARE: usize = 100;
-
 /// Raises the soft limit of this process to the hard one.
 pub fn raise() {
     let present = getrlimit(Resource::Nofile);
@@ -21,7 +18,8 @@ pub fn raise() {
 /// `limits` with as many connections as there are descriptors for; says so when these are fewer.
 pub fn fit(limits: Limits) -> Limits {
     let files = getrlimit(Resource::Nofile).current.map(|files| usize::try_from(files).unwrap_or(usize::MAX));
-    let connections = files.map_or(limits.connections, |files| limits.connections.min(places(files)));
+    let connections =
+        files.map_or(limits.connections, |files| limits.connections.min(Limits::connections_within(files)));
     let wanted = limits.connections;
     if connections < wanted && wanted == DEFAULT_CONNECTIONS {
         tracing::info!(
@@ -30,7 +28,7 @@ pub fn fit(limits: Limits) -> Limits {
             "so many connections are taken, for which there are open files; for more, raise `ulimit -n`"
         );
     } else if connections < wanted {
-        let needed = (wanted / 3).saturating_mul(4).saturating_add(SPARE);
+        let needed = Limits::files_for(wanted);
         tracing::warn!(
             key = "server.limits.connections",
             files,
@@ -41,12 +39,6 @@ pub fn fit(limits: Limits) -> Limits {
     Limits { connections, ..limits }
 }
 
-/// How many connections `files` descriptors are enough for: every third may have its upstream's beside its own. Most kept
-/// connections are idle.
-fn places(files: usize) -> usize {
-    (files.saturating_sub(SPARE) / 4).saturating_mul(3).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,7 +46,10 @@ mod tests {
     #[test]
     fn every_third_connection_may_take_two() {
         for (files, connections) in [(0, 1), (100, 1), (104, 3), (1024, 693), (20_000, 14_925)] {
-            assert_eq!(places(files), connections, "{files}");
+            assert_eq!(Limits::connections_within(files), connections, "{files}");
+            let limits = Limits { connections: 50_000, per_address: 0, header_bytes: 0, body: 0 };
+            let upstreams = limits.upstream_connections_within(files);
+            assert!(connections + upstreams + 100 <= files.max(102), "{files}: {upstreams}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock;
@@ -95,6 +96,8 @@ pub struct Guest {
 pub struct Doors {
     /// Who is in.
     pub census: Arc<Census>,
+    /// How often a connection could not be accepted for want of descriptors.
+    pub shortages: Arc<AtomicU64>,
     /// Whether a listener that is open speaks TLS: which do is settled at the start.
     speak_tls: bool,
     /// Taken for a moment by a connection with TLS, and by a reload.
@@ -129,6 +132,7 @@ impl Doors {
         let Renewal { acceptor, limits } = Renewal::load(config)?;
         Ok(Self {
             census: Census::new(config.workers.get(), &descriptors::fit(limits)),
+            shortages: Arc::default(),
             speak_tls: speaks_tls(config),
             acceptor: RwLock::new(acceptor),
             words: Default::default(),

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::gate::{self, LeaseEnd};
 use crate::message::{Cause, Incoming};
+use crate::server::census::{StreamTicket, Ticket};
 use crate::server::room::Visit;
 use crate::server::roster::{Order, Seat, Stage};
 use crate::server::stay::{Length, Stay};
@@ -49,14 +50,15 @@ const HEADER_LISTS: usize = 1024 * 1024;
 const FIELD_OVERHEAD: usize = 32;
 
 /// Serves the connection to its end; `early` are its first bytes.
-pub async fn serve(stream: Stream, early: Bytes, visit: &Rc<Visit>, seat: &Rc<Seat>) {
+pub async fn serve((stream, early): (Stream, Bytes), visit: &Rc<Visit>, seat: &Rc<Seat>, ticket: Ticket) {
     let io = TokioIo::new(Wire::http2(stream, early, Rc::clone(seat)));
     let (own_visit, own_seat) = (Rc::clone(visit), Rc::clone(seat));
     let limit = visit.standing().config().server.limits.header_bytes;
-    let lists = Rc::new(HeaderLists { held: Cell::new(0), limit: HEADER_LISTS.max(2 * (limit + SLACK)) });
+    let most = HEADER_LISTS.max(2 * (limit + SLACK));
+    let load = Rc::new(Load { streams: Cell::new(0), header_bytes: Cell::new(0), most, ticket });
     let service = service_fn(move |request: Request<Incoming>| {
         // Here, and not in its task: what is refused is dropped at once.
-        let admitted = HeldList::of(&request, &lists).map(|list| (request, list));
+        let admitted = Share::of(&request, &load).map(|share| (request, share));
         answer(Rc::clone(&own_visit), Rc::clone(&own_seat), admitted)
     });
     let mut connection = pin!(
@@ -104,39 +106,48 @@ enum Reset {
     /// The caller may not stay.
     #[error("the token of this stream has ended: {0:?}")]
     Ended(LeaseEnd),
-    /// The connection holds as many header bytes as it may.
-    #[error("the header lists of this connection are too large")]
+    /// The connection holds as many header bytes as it may, or its client as many streams.
+    #[error("the header lists of this connection are too large, or its client has too many streams")]
     Refused(#[source] h2::Error),
 }
 
-/// What the header lists of a connection's streams hold.
-struct HeaderLists {
-    held: Cell<usize>,
-    limit: usize,
+/// What the streams of a connection take.
+struct Load {
+    streams: Cell<usize>,
+    header_bytes: Cell<usize>,
+    /// Of these.
+    most: usize,
+    ticket: Ticket,
 }
 
 /// One stream's part, until it is dropped.
-struct HeldList {
-    lists: Rc<HeaderLists>,
-    bytes: usize,
+struct Share {
+    load: Rc<Load>,
+    header_bytes: usize,
+    /// The first stream counts as the connection.
+    _ticket: Option<StreamTicket>,
 }
 
-impl HeldList {
-    fn of(request: &Request<Incoming>, lists: &Rc<HeaderLists>) -> Option<Self> {
+impl Share {
+    fn of(request: &Request<Incoming>, load: &Rc<Load>) -> Option<Self> {
         let fields = request.headers().iter();
         let bytes = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum::<usize>();
-        let held = lists.held.get() + bytes;
-        if held > lists.limit {
+        let held = load.header_bytes.get() + bytes;
+        if held > load.most {
             return None;
         }
-        lists.held.set(held);
-        Some(Self { lists: Rc::clone(lists), bytes })
+        let ticket = if load.streams.get() > 0 { Some(load.ticket.stream()?) } else { None };
+        load.header_bytes.set(held);
+        load.streams.set(load.streams.get() + 1);
+        Some(Self { load: Rc::clone(load), header_bytes: bytes, _ticket: ticket })
     }
 }
 
-impl Drop for HeldList {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.lists.held.set(self.lists.held.get() - self.bytes);
+        let load = &self.load;
+        load.header_bytes.set(load.header_bytes.get() - self.header_bytes);
+        load.streams.set(load.streams.get() - 1);
     }
 }
 
@@ -146,15 +157,15 @@ struct Open {
     stay: Rc<Stay>,
     /// The answer was given to its end.
     whole: bool,
-    _list: HeldList,
+    _share: Share,
 }
 
 impl Open {
-    fn new(seat: Rc<Seat>, list: HeldList) -> Self {
+    fn new(seat: Rc<Seat>, share: Share) -> Self {
         let stay = Stay::new(seat.now());
         seat.add_stay(&stay);
         seat.enter(Stage::Busy);
-        Self { seat, stay, whole: false, _list: list }
+        Self { seat, stay, whole: false, _share: share }
     }
 }
 
@@ -169,13 +180,13 @@ impl Drop for Open {
 async fn answer(
     visit: Rc<Visit>,
     seat: Rc<Seat>,
-    admitted: Option<(Request<Incoming>, HeldList)>,
+    admitted: Option<(Request<Incoming>, Share)>,
 ) -> Result<Response<Streamed>, Reset> {
-    let Some((request, list)) = admitted else {
-        tracing::debug!("a stream is refused: the header lists of its connection are too large");
+    let Some((request, share)) = admitted else {
+        tracing::debug!("a stream is refused: header lists of its connection too large, or server.limits.per_address");
         return Err(Reset::Refused(h2::Reason::REFUSED_STREAM.into()));
     };
-    let mut open = Open::new(seat, list);
+    let mut open = Open::new(seat, share);
     let standing = visit.standing();
     open.stay.begin(&standing, request.body().size_hint().exact().is_none());
     let response = {

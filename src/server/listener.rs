@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -281,13 +281,19 @@ pub struct Listener {
     socket: Option<Bound>,
     door: Arc<config::Listener>,
     workers: Vec<Inbox>,
+    shortages: Arc<AtomicU64>,
     phase: watch::Receiver<Phase>,
 }
 
 impl Listener {
     /// Deals what comes in at `socket`, which is `door`'s, to `workers`, until the phase is draining.
-    pub fn new(socket: Bound, door: Arc<config::Listener>, workers: Vec<Inbox>, phase: watch::Receiver<Phase>) -> Self {
-        Self { socket: Some(socket), door, workers, phase }
+    pub fn new(
+        socket: Bound,
+        door: Arc<config::Listener>,
+        (workers, shortages): (Vec<Inbox>, Arc<AtomicU64>),
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self { socket: Some(socket), door, workers, shortages, phase }
     }
 
     async fn accept(&mut self, socket: Registered) {
@@ -307,6 +313,9 @@ impl Listener {
                     }
                 }
                 Err(error) => {
+                    if is_shortage(&error) {
+                        self.shortages.fetch_add(1, Ordering::Relaxed);
+                    }
                     if failures.is_due(clock::monotonic()) {
                         tell(&error);
                     }
@@ -317,9 +326,12 @@ impl Listener {
     }
 }
 
+fn is_shortage(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error())
+}
+
 fn tell(error: &io::Error) {
-    let lacking = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error());
-    let remedy = if lacking {
+    let remedy = if is_shortage(error) {
         "; allow more open files (ulimit -n, or LimitNOFILE= of systemd), or lower server.limits.connections"
     } else {
         ""

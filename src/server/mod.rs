@@ -157,7 +157,8 @@ pub fn run(config: Config, origin: Origin, upgrade: bool, output: Output) -> Res
     let count = app.edition().config.server.workers.get();
     for (door, socket) in sockets.public {
         tracing::info!(address = %door.address, tls = door.tls, workers = count, "listening");
-        server.add_service(Listener::new(socket, door, inboxes.clone(), watch.clone()));
+        let to = (inboxes.clone(), Arc::clone(&doors.shortages));
+        server.add_service(Listener::new(socket, door, to, watch.clone()));
     }
     // The listeners hold the only inboxes: workers end when these do.
     drop(inboxes);

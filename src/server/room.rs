@@ -1,8 +1,9 @@
 //! What the connections of one worker share, and what each brings to the gate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::app::{App, Edition};
 use crate::config::Config;
@@ -31,6 +32,8 @@ pub struct Room {
     shift: RefCell<Rc<Shift>>,
     /// Editions that exchanges are still under way on.
     past: RefCell<Vec<Rc<Shift>>>,
+    /// Shortages of descriptors that were seen to.
+    shortages: Cell<u64>,
 }
 
 impl Room {
@@ -40,7 +43,7 @@ impl Room {
         let roster = Rc::new(Roster::new(edition.config.server.timeouts));
         let own = edition.worker(&access, None);
         let shift = RefCell::new(Rc::new(Shift { edition, own }));
-        Self { app, roster, doors, index, access, shift, past: RefCell::default() }
+        Self { app, roster, doors, index, access, shift, past: RefCell::default(), shortages: Cell::new(0) }
     }
 
     /// Lets a connection in.
@@ -78,6 +81,19 @@ impl Room {
         }
     }
 
+    /// Ends slow uploads for requests that wait for a connection to an upstream, and closes idle ones when descriptors are
+    /// short.
+    fn free_upstream_connections(&self) {
+        let waiting = self.shift.borrow().edition.gate.upstreams().waiting();
+        if waiting > 0 {
+            self.roster.end_slow_uploads(waiting);
+        }
+        let shortages = self.doors.shortages.load(Ordering::Relaxed);
+        if self.shortages.replace(shortages) != shortages {
+            self.shift.borrow().own.pools.release_idle();
+        }
+    }
+
     /// The present edition.
     pub fn shift(&self) -> Rc<Shift> {
         Rc::clone(&self.shift.borrow())
@@ -87,6 +103,7 @@ impl Room {
     pub fn tick(&self) {
         self.roster.sweep();
         self.make_room();
+        self.free_upstream_connections();
         self.access.flush();
         self.shift.borrow().own.pools.tick();
         // Their pools go by the same clock.

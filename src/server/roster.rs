@@ -1,9 +1,10 @@
 //! The connections of one worker: what each is doing and since when, so that one sweep finds the overdue, without a timer
 //! for each.
 
+mod yielding;
+
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -13,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::config::ServerTimeouts;
-use crate::server::census::Share;
 use crate::server::frames::{self, Frames};
-use crate::server::stay::{SLOW, Stay};
+use crate::server::stay::Stay;
 
 /// How long a draining worker leaves connections open that are asking for nothing: a request may be on its way.
 const FAREWELL: Duration = Duration::from_millis(1500);
@@ -60,15 +60,6 @@ pub enum Order {
     Drain,
     /// End now.
     Close,
-}
-
-/// How a connection can give way to a newcomer; the first goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Yield {
-    /// It asks for nothing.
-    Idle,
-    /// Its client is waited for, or takes nothing of its answer.
-    Slow,
 }
 
 /// One connection's entry.
@@ -177,28 +168,6 @@ impl Seat {
     /// Notes that it has a place, of this client's share.
     pub fn set_holder(&self, holder: Option<IpAddr>) {
         self.holder.set(holder);
-    }
-
-    /// How it can give way, if it can. One that makes progress cannot.
-    fn yields(&self) -> Option<Yield> {
-        let is_slow = |since: Option<Instant>| since.is_some_and(|since| self.now().duration_since(since) > SLOW);
-        if self.order() == Order::Close {
-            return None;
-        }
-        if self.is_idle() {
-            return Some(Yield::Idle);
-        }
-        let stays = self.stays.borrow();
-        let slow = match self.stage() {
-            Stage::Head => is_slow(Some(self.since.get())),
-            Stage::Busy | Stage::Flushing => {
-                // All are asked: each notes when its client was first waited for.
-                let starving = stays.iter().filter(|stay| stay.starves(self.now())).count();
-                is_slow(self.stalled.get()) || is_slow(self.partial.get()) || (starving > 0 && starving == stays.len())
-            }
-            Stage::New | Stage::Idle | Stage::Tunnel => false,
-        };
-        slow.then_some(Yield::Slow)
     }
 
     /// Closes the connection now.
@@ -356,23 +325,6 @@ impl Roster {
                 seat.command(Order::Close);
             }
         }
-    }
-
-    /// The connections that can give way, each with its holder's share, the first to go first: the largest holder's, of
-    /// these the idle, of these the longest so.
-    pub fn yielding(&self, share: impl Fn(IpAddr) -> Share) -> Vec<(Share, Rc<Seat>)> {
-        let mut shares: HashMap<IpAddr, Share, ahash::RandomState> = HashMap::default();
-        let mut found = Vec::new();
-        for seat in self.seats.borrow().values() {
-            if let Some(holder) = seat.holder.get()
-                && let Some(how) = seat.yields()
-            {
-                let share = *shares.entry(holder).or_insert_with(|| share(holder));
-                found.push((share, how, seat.since.get(), Rc::clone(seat)));
-            }
-        }
-        found.sort_by_key(|(share, how, since, _)| (Reverse(*share), *how, *since));
-        found.into_iter().map(|(share, _, _, seat)| (share, seat)).collect()
     }
 
     fn look_at_stays(&self) {

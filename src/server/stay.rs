@@ -161,6 +161,11 @@ impl Stay {
         true
     }
 
+    /// Ends it, for others that wait for a connection to an upstream.
+    pub fn give_way(&self) {
+        self.abort(LeaseEnd::Left);
+    }
+
     /// Looks that have gone by since it was to end, for a caller who may not stay.
     pub fn looks_since_its_end(&self) -> u32 {
         self.looks.get()

@@ -17,6 +17,7 @@ use crate::sessions::Caller;
 use crate::upstream::alarm::Millis;
 use crate::upstream::balance::{self, Balance, InFlight, Outcome};
 use crate::upstream::body::{Bounds, Download, Fault, Progress, Upload};
+use crate::upstream::connection_limit::{ConnectionLimit, Limited};
 use crate::upstream::decode::{self, Asked, Head};
 use crate::upstream::forward::pick::{Turns, outcome};
 use crate::upstream::headers::{self, Client, Ids, Rewrite};
@@ -32,6 +33,7 @@ pub use preview::{Preview, Trial};
 pub struct Upstreams {
     list: Vec<Upstream>,
     bounds: Bounds,
+    process: ConnectionLimit,
 }
 
 struct Upstream {
@@ -41,6 +43,7 @@ struct Upstream {
     hosts: Vec<Option<HeaderValue>>,
     /// How each server is spoken to; `None` is without TLS.
     tls: Vec<Option<Tls>>,
+    max_connections: Option<ConnectionLimit>,
 }
 
 /// Why the upstreams cannot be used.
@@ -115,12 +118,32 @@ impl Upstreams {
                 previous.and_then(|previous| previous.list.iter().find(|past| past.config.name == upstream.name));
             let balance = Balance::new(upstream, past.map(|past| &past.balance))?;
             let tls = roots.servers(upstream)?;
-            Ok(Upstream { config: upstream.clone(), balance, hosts: hosts.collect(), tls })
+            let max_connections = upstream.max_connections.map(|most| {
+                let known = past.and_then(|past| past.max_connections.clone());
+                known.filter(|known| known.most() == most).unwrap_or_else(|| ConnectionLimit::new(most))
+            });
+            Ok(Upstream { config: upstream.clone(), balance, hosts: hosts.collect(), tls, max_connections })
         };
         let list = config.upstreams.iter().map(build).collect::<Result<_, Error>>()?;
         let timeouts = &config.server.timeouts;
         let bounds = Bounds { size: config.server.limits.body, pause: timeouts.body, rate: timeouts.body_rate };
-        Ok(Self { list, bounds })
+        let process = previous.map(|previous| previous.process.clone());
+        let process = process.unwrap_or_else(|| ConnectionLimit::of_process(&config.server.limits));
+        Ok(Self { list, bounds, process })
+    }
+
+    /// Each upstream, and what bounds its connections.
+    pub fn limited(&self) -> impl Iterator<Item = (&config::Upstream, Limited)> {
+        self.list.iter().map(|upstream| {
+            let limited = Limited { process: self.process.clone(), own: upstream.max_connections.clone() };
+            (&upstream.config, limited)
+        })
+    }
+
+    /// How many requests wait for a connection to an upstream.
+    pub fn waiting(&self) -> usize {
+        let own = self.list.iter().filter_map(|upstream| upstream.max_connections.as_ref());
+        own.chain([&self.process]).map(ConnectionLimit::waiting).sum()
     }
 
     /// The active checks of all servers.
@@ -248,13 +271,13 @@ impl<'a> Attempt<'a> {
         let timeouts = &self.upstream.config.timeouts;
         let repeatable = upload.is_none() && self.method.is_idempotent() && !self.rewrite.websocket;
         let offers_others = self.rewrite.websocket_token && headers::other_protocols(&headers).next().is_some();
-        let mut turns = Turns::default();
+        let (mut turns, client) = (Turns::default(), self.rewrite.client.address);
         while let Some(server) = self.next(&mut turns)? {
             let flight = self.upstream.balance.enter(server.index);
             let kept = if turns.handed_back() > 0 { None } else { server.pool.take(timeouts.idle, !repeatable) };
             let mut wire = match kept {
                 Some(wire) => wire,
-                None => match server.pool.connect(server.settings, server.tls, timeouts.connect).await {
+                None => match server.pool.connect(server.settings, server.tls, timeouts.connect, client).await {
                     Ok(wire) => wire,
                     Err(error) => {
                         self.miss(&mut turns, server, error);

@@ -5,6 +5,7 @@ mod balance;
 mod health;
 mod fetch;
 mod budget;
+mod connection_limit;
 mod resets;
 mod copy;
 mod pool;

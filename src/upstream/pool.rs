@@ -1,6 +1,7 @@
 //! Connections to upstream servers, kept per worker: no lock, no other thread, newest first.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use crate::config::{self, ServerAddress};
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::budget::Budget;
+use crate::upstream::connection_limit::Limited;
 use crate::upstream::copy::Copies;
 use crate::upstream::h2::{Berth, Demand, Links};
 use crate::upstream::headers::Rules;
@@ -30,15 +32,22 @@ pub struct Pool {
     /// `None` for a UNIX socket.
     names: Option<Rc<Names>>,
     clock: Rc<Clock>,
+    limited: RefCell<Limited>,
 }
 
 impl Pool {
-    fn new(server: &config::UpstreamServer, clock: &Rc<Clock>) -> Self {
+    fn new(server: &config::UpstreamServer, clock: &Rc<Clock>, limited: &Limited) -> Self {
         let names = match &server.address {
             ServerAddress::Tcp { host, port } => Some(Rc::new(Names::new(host, *port, Rc::clone(clock)))),
             ServerAddress::Unix(_) => None,
         };
-        Self { idle: RefCell::default(), links: Links::default(), names, clock: Rc::clone(clock) }
+        Self {
+            idle: RefCell::default(),
+            links: Links::default(),
+            names,
+            clock: Rc::clone(clock),
+            limited: RefCell::new(limited.clone()),
+        }
     }
 
     /// Keeps a connection whose exchange is over, if it can take another.
@@ -47,7 +56,7 @@ impl Pool {
         if let Some(names) = &self.names {
             names.note_use();
         }
-        if idle.len() < KEPT && wire.rest() {
+        if idle.len() < KEPT && wire.rest() && !self.limited.borrow().is_wanted() {
             idle.push((wire, self.clock.now()));
         }
     }
@@ -77,16 +86,20 @@ impl Pool {
         }
     }
 
-    /// A new connection.
+    /// A new connection, on behalf of `client`.
     pub fn connect<'a>(
         &'a self,
         server: &'a config::UpstreamServer,
         tls: Option<&'a Tls>,
         limit: Duration,
+        client: IpAddr,
     ) -> Pin<Box<dyn Future<Output = Result<Wire, ConnectError>> + 'a>> {
         // In a box: the way of most requests does not come by here, and should not carry its state.
-        let door = Door { server, names: self.names.as_ref(), tls, limit };
-        Box::pin(Wire::connect(door, self.clock.alarm()))
+        Box::pin(async move {
+            let (limited, client) = (self.limited.borrow().clone(), Some(client));
+            let door = Door { server, names: self.names.as_ref(), tls, limit, limited: Some(&limited), client };
+            Wire::connect(door, self.clock.alarm()).await
+        })
     }
 
     /// Room for one stream on an HTTP/2 connection, a new one when there is none.
@@ -103,12 +116,20 @@ impl Pool {
         if let Some(names) = &self.names {
             names.note_use();
         }
-        self.links.take(Door { server, names: self.names.as_ref(), tls, limit }, &self.clock, demand).await
+        let limited = self.limited.borrow().clone();
+        let door = Door { server, names: self.names.as_ref(), tls, limit, limited: Some(&limited), client: None };
+        self.links.take(door, &self.clock, demand).await
     }
 
     /// The clock by which exchanges are bounded.
     pub fn clock(&self) -> &Rc<Clock> {
         &self.clock
+    }
+
+    /// Closes the connections that nothing uses.
+    fn release_idle(&self) {
+        self.idle.borrow_mut().clear();
+        self.links.sweep(self.clock.now());
     }
 
     fn sweep(&self, idle_limit: Duration) {
@@ -130,10 +151,11 @@ struct Kept {
     /// By server, as in the configuration.
     pools: Vec<Rc<Pool>>,
     budget: Rc<Budget>,
+    limited: Limited,
 }
 
 impl Kept {
-    fn new(settings: &config::Upstream, previous: Option<&Pools>, clock: &Rc<Clock>) -> Self {
+    fn new(settings: &config::Upstream, limited: Limited, previous: Option<&Pools>, clock: &Rc<Clock>) -> Self {
         let past = previous.and_then(|pools| pools.upstreams.iter().find(|past| past.settings.name == settings.name));
         let budget = past.map_or_else(|| Rc::new(Budget::new()), |past| Rc::clone(&past.budget));
         // What connections were opened by.
@@ -144,10 +166,12 @@ impl Kept {
         let past = past.filter(same);
         let pool = |server: &config::UpstreamServer| {
             let known = past.and_then(|past| past.find(server));
-            known.unwrap_or_else(|| Rc::new(Pool::new(server, clock)))
+            let pool = known.unwrap_or_else(|| Rc::new(Pool::new(server, clock, &limited)));
+            pool.limited.replace(limited.clone());
+            pool
         };
         let pools = settings.servers.iter().map(pool).collect();
-        Self { settings: settings.clone(), pools, budget }
+        Self { settings: settings.clone(), pools, budget, limited }
     }
 
     fn find(&self, server: &config::UpstreamServer) -> Option<Rc<Pool>> {
@@ -169,9 +193,13 @@ pub struct Pools {
 
 impl Pools {
     /// Pools for every server: those of `previous` where the server is still there, else empty ones.
-    pub fn new(upstreams: &[config::Upstream], headers: &[config::IdentityHeader], previous: Option<&Self>) -> Self {
+    pub fn new<'a>(
+        upstreams: impl Iterator<Item = (&'a config::Upstream, Limited)>,
+        headers: &[config::IdentityHeader],
+        previous: Option<&Self>,
+    ) -> Self {
         let clock = previous.map_or_else(|| Rc::new(Clock::new()), |previous| Rc::clone(&previous.clock));
-        let upstreams = upstreams.iter().map(|upstream| Kept::new(upstream, previous, &clock)).collect();
+        let upstreams = upstreams.map(|(upstream, limited)| Kept::new(upstream, limited, previous, &clock)).collect();
         let resets = previous.map(|previous| Rc::clone(&previous.resets)).unwrap_or_default();
         let copies = previous.map(|previous| Rc::clone(&previous.copies)).unwrap_or_default();
         Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, resets, copies, ticks: Cell::new(0) }
@@ -183,11 +211,19 @@ impl Pools {
         self.clock.tick();
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
-        if ticks.is_multiple_of(SWEEP) {
-            for kept in &self.upstreams {
+        for kept in &self.upstreams {
+            if kept.limited.is_wanted() {
+                kept.pools.iter().for_each(|pool| pool.release_idle());
+            }
+            if ticks.is_multiple_of(SWEEP) {
                 kept.pools.iter().for_each(|pool| pool.sweep(kept.settings.timeouts.idle));
             }
         }
+    }
+
+    /// Closes the connections that nothing uses: descriptors are short.
+    pub fn release_idle(&self) {
+        self.upstreams.iter().flat_map(|kept| &kept.pools).for_each(|pool| pool.release_idle());
     }
 
     /// The clock by which exchanges are bounded.
@@ -228,6 +264,7 @@ fn millis(duration: Duration) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::connection_limit::ConnectionLimit;
     use tokio::net::TcpListener;
 
     #[tokio::test(flavor = "current_thread")]
@@ -239,12 +276,13 @@ mod tests {
             tls: false,
             weight: 1,
         };
-        let pool = Pool::new(&server, &Rc::new(Clock::new()));
+        let limited = Limited { process: ConnectionLimit::new(10), own: None };
+        let pool = Pool::new(&server, &Rc::new(Clock::new()), &limited);
         let names = pool.names.as_ref().unwrap();
         let limit = Duration::from_secs(20);
         for (addresses, found) in [(vec![first], true), (vec![second, first], true), (vec![second], false)] {
             names.learn(vec![first]);
-            pool.keep(pool.connect(&server, None, limit).await.unwrap());
+            pool.keep(pool.connect(&server, None, limit, first.ip()).await.unwrap());
             names.learn(addresses);
             assert_eq!(pool.take(limit, false).is_some(), found);
         }

@@ -1,10 +1,10 @@
 //! The bytes between this gateway and one server, over TCP, a UNIX socket or TLS, and how they begin to flow.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::{self, ServerAddress};
+use crate::upstream::connection_limit::{Limited, Permit};
 use crate::upstream::resolve::{Names, Place};
 use crate::upstream::tls::{self, Tls};
 
@@ -46,6 +47,14 @@ pub enum ConnectError {
         limit: Duration,
         /// The addresses of its name.
         tried: Tried,
+    },
+    /// As many connections are open as may be.
+    #[error(
+        "no connection to {server} is free: as many are open as max_connections or the limit of open files (ulimit -n) allows"
+    )]
+    Full {
+        /// As in the configuration.
+        server: String,
     },
     /// It is there, but not trusted, or speaks no TLS.
     #[error("TLS with {server} failed: {source}. The upstream's tls.ca says which authorities are trusted")]
@@ -108,6 +117,7 @@ impl ConnectError {
             Self::Slow { server, limit, tried } => {
                 Self::Slow { server: server.clone(), limit: *limit, tried: tried.clone() }
             }
+            Self::Full { server } => Self::Full { server: server.clone() },
             Self::Tls { server, source } => Self::Tls { server: server.clone(), source: copy(source) },
             Self::NoH2 { server, source } => Self::NoH2 { server: server.clone(), source: source.clone() },
         }
@@ -125,10 +135,19 @@ pub struct Door<'a> {
     pub tls: Option<&'a Tls>,
     /// To open a connection, all in all.
     pub limit: Duration,
+    /// What bounds the connections that are open; `None`: nothing.
+    pub limited: Option<&'a Limited>,
+    /// The client on whose behalf it is opened, where it is one's alone.
+    pub client: Option<IpAddr>,
 }
 
 /// See the module.
-pub enum Stream {
+pub struct Stream {
+    io: Io,
+    _permit: Option<Permit>,
+}
+
+enum Io {
     /// TCP.
     Tcp(TcpStream),
     /// A UNIX socket.
@@ -141,10 +160,10 @@ impl Stream {
     /// Whether the server has neither closed it nor said anything unasked, as far as this worker's reactor has heard.
     pub fn is_quiet(&mut self) -> bool {
         // Without a sign of readiness these make no system call.
-        match self {
-            Self::Tcp(stream) => is_pending(stream.try_read(&mut [0])),
-            Self::Unix(stream) => is_pending(stream.try_read(&mut [0])),
-            Self::Tls(stream) => {
+        match &mut self.io {
+            Io::Tcp(stream) => is_pending(stream.try_read(&mut [0])),
+            Io::Unix(stream) => is_pending(stream.try_read(&mut [0])),
+            Io::Tls(stream) => {
                 // What only TLS has to say, such as session tickets, is read and done with.
                 let mut byte = [0];
                 let mut cx = Context::from_waker(Waker::noop());
@@ -155,13 +174,13 @@ impl Stream {
 
     /// Like [`is_quiet`](Self::is_quiet), but asks the kernel: for a request that cannot be sent twice.
     pub fn is_open(&mut self) -> bool {
-        if matches!(self, Self::Tls(_)) && !self.is_quiet() {
+        if matches!(self.io, Io::Tls(_)) && !self.is_quiet() {
             return false;
         }
-        let socket = match self {
-            Self::Tcp(stream) => SockRef::from(&*stream),
-            Self::Unix(stream) => SockRef::from(&*stream),
-            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+        let socket = match &self.io {
+            Io::Tcp(stream) => SockRef::from(stream),
+            Io::Unix(stream) => SockRef::from(stream),
+            Io::Tls(stream) => SockRef::from(stream.get_ref().0),
         };
         is_pending(socket.peek(&mut [MaybeUninit::uninit()]))
     }
@@ -173,36 +192,36 @@ fn is_pending(outcome: io::Result<usize>) -> bool {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
+        match &mut self.io {
             // The kernel has it.
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }
@@ -212,20 +231,33 @@ impl AsyncWrite for Stream {
 /// # Errors
 /// [`ConnectError`].
 pub async fn open(door: Door<'_>, timer: Pin<&mut Sleep>) -> Result<(Stream, Option<Place>), ConnectError> {
-    let tried = RefCell::default();
+    let (tried, is_counted) = (RefCell::default(), Cell::new(false));
+    let full = || ConnectError::Full { server: door.server.to_string() };
+    let opened = async {
+        let permit = match door.limited {
+            Some(limited) => Some(limited.take(door.client).await.ok_or_else(full)?),
+            None => None,
+        };
+        is_counted.set(true);
+        let (io, place) = attempt(door, &tried).await?;
+        Ok((Stream { io, _permit: permit }, place))
+    };
     tokio::select! {
         biased;
-        outcome = attempt(door, &tried) => outcome,
-        () = timer => Err(ConnectError::Slow { server: door.server.to_string(), limit: door.limit, tried: tried.take() }),
+        outcome = opened => outcome,
+        () = timer => Err(match is_counted.get() {
+            true => ConnectError::Slow { server: door.server.to_string(), limit: door.limit, tried: tried.take() },
+            false => full(),
+        }),
     }
 }
 
-async fn attempt(door: Door<'_>, tried: &RefCell<Tried>) -> Result<(Stream, Option<Place>), ConnectError> {
+async fn attempt(door: Door<'_>, tried: &RefCell<Tried>) -> Result<(Io, Option<Place>), ConnectError> {
     let failed = |source| ConnectError::Failed { server: door.server.to_string(), source, tried: tried.take() };
     let (stream, place) = match (&door.server.address, door.names) {
         (ServerAddress::Unix(path), _) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
-            return Ok((Stream::Unix(stream), None));
+            return Ok((Io::Unix(stream), None));
         }
         (ServerAddress::Tcp { host, port }, None) => {
             (TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?, None)
@@ -237,14 +269,14 @@ async fn attempt(door: Door<'_>, tried: &RefCell<Tried>) -> Result<(Stream, Opti
     };
     // Only a hint: without it small writes wait for acknowledgements.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = door.tls else { return Ok((Stream::Tcp(stream), place)) };
+    let Some(tls) = door.tls else { return Ok((Io::Tcp(stream), place)) };
     let connector = TlsConnector::from(std::sync::Arc::clone(&tls.config));
     let stream = connector.connect(tls.name.clone(), stream).await;
     let stream = stream.map_err(|source| refine(source, tls, door.server))?;
     if tls.h2 && stream.get_ref().1.alpn_protocol() != Some(tls::H2) {
         return Err(ConnectError::NoH2 { server: door.server.to_string(), source: NoH2::Alpn });
     }
-    Ok((Stream::Tls(Box::new(stream)), place))
+    Ok((Io::Tls(Box::new(stream)), place))
 }
 
 /// A server may refuse ALPN with an alert instead of leaving it out.
@@ -340,6 +372,13 @@ async fn connect(addresses: &[SocketAddr], pause: Duration) -> io::Result<Found>
         }
     })
     .await
+}
+
+#[cfg(test)]
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self { io: Io::Unix(stream), _permit: None }
+    }
 }
 
 #[cfg(test)]

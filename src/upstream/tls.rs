@@ -244,6 +244,7 @@ mod tests {
             protocol: Protocol::H2,
             host,
             tls,
+            max_connections: None,
         }
     }
 

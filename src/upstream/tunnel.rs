@@ -252,7 +252,7 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let clock = Rc::new(Clock::new());
         let input = Bytes::from_static(input);
-        (Tunnel::new((Stream::Unix(near), input), clock.alarm(), Rc::clone(&clock), pause, None), far, clock)
+        (Tunnel::new((near.into(), input), clock.alarm(), Rc::clone(&clock), pause, None), far, clock)
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -49,6 +49,7 @@ mod trusted_keys;
 mod flask;
 mod import;
 mod import_faults;
+mod descriptor_limits;
 mod doors;
 mod life;
 mod reload;

@@ -91,7 +91,7 @@ pub(in crate::config) struct Limits {
     /// Open client connections; when full, those of the largest holder give way, idle before slow ones.
     #[schemars(extend("default" = 50000))]
     pub connections: Option<u64>,
-    /// Open connections of one client address (IPv6: of one /64); 0 is no limit.
+    /// Open connections of one client address (IPv6: of one /64), each further HTTP/2 stream too; 0 is no limit.
     #[schemars(extend("default" = 0))]
     pub per_address: Option<u64>,
     /// Largest header section.

@@ -27,6 +27,9 @@ pub(in crate::config) struct Upstream {
     pub host: Option<Text>,
     /// How servers with `https://` are verified.
     pub tls: Option<Tls>,
+    /// Open connections to its servers together, of all workers; left out, as many as there are descriptors for. A request
+    /// that needs one more waits for up to `timeouts.connect`, then gets 503.
+    pub max_connections: Option<u64>,
 }
 
 /// Which server gets a request, in one word.

@@ -51,6 +51,9 @@ fn upstream(reader: &mut Reader<'_>, name: String, written: file::Upstream) -> U
         },
         tls,
         host,
+        max_connections: written.max_connections.map(|most| {
+            usize::try_from(reader.number(&key.name("max_connections"), Some(most), 1, 1..=1_000_000)).unwrap_or(1)
+        }),
         name,
     }
 }

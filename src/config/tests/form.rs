@@ -39,7 +39,7 @@ fn unknown_keys() {
     servers: [http://h:1]
     timeout: 3s"), @r"
     gateway.yaml:4:5: upstreams.app.timeout: there is no key `timeout` here
-        Did you mean `timeouts`? The keys here are: servers, balance, health, timeouts, protocol, host, tls
+        Did you mean `timeouts`? The keys here are: servers, balance, health, timeouts, protocol, host, tls, max_connections
     ");
     assert_snapshot!(errors("upstreams:
   app:

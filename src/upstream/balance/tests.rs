@@ -32,6 +32,7 @@ fn upstream(balance: config::Balance, servers: Vec<UpstreamServer>) -> config::U
         protocol: Protocol::Http1,
         host: HostPolicy::Keep,
         tls: UpstreamTls::default(),
+        max_connections: None,
     }
 }
 

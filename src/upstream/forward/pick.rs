@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
+use rustix::io::Errno;
 
 use crate::config::{Balance, HashKey};
 use crate::message::Rejection;
@@ -80,9 +81,16 @@ impl<'a> Attempt<'a> {
 
     /// Notes that `server` could not be reached. It is not tried again.
     pub(super) fn miss(&self, turns: &mut Turns, server: Server<'_>, error: ConnectError) {
-        self.report(server, Outcome::Failed);
+        // Want of connections tells nothing of the server.
+        if is_shortage(&error) {
+            self.pools.release_idle();
+            tracing::debug!(%error, "a request finds no connection to its upstream");
+        } else {
+            self.report(server, Outcome::Failed);
+        }
         turns.tried.push(server.index);
         turns.failure = Some(match error {
+            error if is_shortage(&error) => Rejection::NoUpstream { retry_after: RETRY },
             // All others keep failing, too.
             _ if server.last_resort => Rejection::NoUpstream { retry_after: RETRY },
             ConnectError::Slow { .. } => Rejection::UpstreamTimeout(error.into()),
@@ -96,6 +104,18 @@ impl<'a> Attempt<'a> {
             Outcome::Failed if server.last_resort => {}
             outcome => self.upstream.balance.report(server.index, outcome),
         }
+    }
+}
+
+/// Whether connections or descriptors are short.
+fn is_shortage(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Full { .. } => true,
+        ConnectError::Failed { source, .. } => {
+            let short = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+            source.raw_os_error().is_some_and(|code| short.contains(&code))
+        }
+        ConnectError::Slow { .. } | ConnectError::Tls { .. } | ConnectError::NoH2 { .. } => false,
     }
 }
 

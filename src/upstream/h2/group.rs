@@ -109,9 +109,11 @@ impl Group {
             return;
         }
         let (server, names, tls, limit) = (door.server.clone(), door.names.cloned(), door.tls.cloned(), door.limit);
+        let limited = door.limited.cloned();
         let (group, clock) = (Rc::clone(self), Rc::clone(clock));
         tokio::task::spawn_local(async move {
-            let door = Door { server: &server, names: names.as_ref(), tls: tls.as_ref(), limit };
+            let (names, tls, limited) = (names.as_ref(), tls.as_ref(), limited.as_ref());
+            let door = Door { server: &server, names, tls, limit, limited, client: None };
             match link::open(door, &clock).await {
                 Ok(link) => group.list.borrow_mut().push(link),
                 Err(error) => {

@@ -24,6 +24,7 @@ fn upstream(addresses: Vec<ServerAddress>, health: Health, protocol: Protocol) -
         protocol,
         host: HostPolicy::Keep,
         tls: UpstreamTls::default(),
+        max_connections: None,
     }
 }
 

@@ -1,0 +1,77 @@
+//! Which connections and uploads can give way to others, when places or connections to upstreams are short.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::server::census::Share;
+use crate::server::roster::{Order, Roster, Seat, Stage};
+use crate::server::stay::{SLOW, Stay};
+
+/// How a connection can give way to a newcomer; the first goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Yield {
+    /// It asks for nothing.
+    Idle,
+    /// Its client is waited for, or takes nothing of its answer.
+    Slow,
+}
+
+impl Seat {
+    /// How it can give way, if it can. One that makes progress cannot.
+    fn yields(&self) -> Option<Yield> {
+        let is_slow = |since: Option<Instant>| since.is_some_and(|since| self.now().duration_since(since) > SLOW);
+        if self.order() == Order::Close {
+            return None;
+        }
+        if self.is_idle() {
+            return Some(Yield::Idle);
+        }
+        let stays = self.stays.borrow();
+        let slow = match self.stage() {
+            Stage::Head => is_slow(Some(self.since.get())),
+            Stage::Busy | Stage::Flushing => {
+                // All are asked: each notes when its client was first waited for.
+                let starving = stays.iter().filter(|stay| stay.starves(self.now())).count();
+                is_slow(self.stalled.get()) || is_slow(self.partial.get()) || (starving > 0 && starving == stays.len())
+            }
+            Stage::New | Stage::Idle | Stage::Tunnel => false,
+        };
+        slow.then_some(Yield::Slow)
+    }
+}
+
+impl Roster {
+    /// The connections that can give way, each with its holder's share, the first to go first: the largest holder's, of
+    /// these the idle, of these the longest so.
+    pub fn yielding(&self, share: impl Fn(IpAddr) -> Share) -> Vec<(Share, Rc<Seat>)> {
+        let mut shares: HashMap<IpAddr, Share, ahash::RandomState> = HashMap::default();
+        let mut found = Vec::new();
+        for seat in self.seats.borrow().values() {
+            if let Some(holder) = seat.holder.get()
+                && let Some(how) = seat.yields()
+            {
+                let share = *shares.entry(holder).or_insert_with(|| share(holder));
+                found.push((share, how, seat.since.get(), Rc::clone(seat)));
+            }
+        }
+        found.sort_by_key(|(share, how, since, _)| (Reverse(*share), *how, *since));
+        found.into_iter().map(|(share, _, _, seat)| (share, seat)).collect()
+    }
+
+    /// Ends at most `count` uploads whose clients are waited for, of the connections that have most of them first.
+    pub fn end_slow_uploads(&self, count: usize) {
+        let mut found: Vec<Vec<Rc<Stay>>> = Vec::new();
+        for seat in self.seats.borrow().values().filter(|seat| seat.holder.get().is_some()) {
+            let stays = seat.stays.borrow();
+            let slow: Vec<_> = stays.iter().filter(|stay| stay.starves(self.tick.get())).cloned().collect();
+            if !slow.is_empty() {
+                found.push(slow);
+            }
+        }
+        found.sort_by_key(|slow| Reverse(slow.len()));
+        found.into_iter().flatten().take(count).for_each(|stay| stay.give_way());
+    }
+}

@@ -3,7 +3,9 @@
 
 mod group;
 mod link;
+mod parts;
 mod reset;
+mod sending;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,18 +14,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::h2::client::ResponseFuture;
-use ::h2::{Reason, RecvStream, SendStream};
+use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::task::AbortHandle;
 
 use crate::message::{Cause, rejection};
 use crate::upstream::alarm::{Alarm, Clock, Millis};
 use crate::upstream::balance::InFlight;
 use crate::upstream::body::{Progress, Upload};
 use crate::upstream::decode::may_trail;
+use crate::upstream::h2::sending::{Pump, Sending};
 use crate::upstream::headers::is_hop_by_hop;
 use crate::upstream::wire::Broken;
 
@@ -59,7 +61,7 @@ impl Berth {
         pause: Duration,
     ) -> Result<Response<Download>, Broken> {
         let (response, stream) = self.open(request, upload.is_none())?;
-        let sending = upload.take().map(|upload| Sending { stream, upload, left: Bytes::new(), done: false });
+        let sending = upload.take().map(|upload| Sending::new(stream, upload, Rc::clone(self.parts())));
         let (alarm, clock) = (self.clock().alarm(), Rc::clone(self.clock()));
         let mut asking = Asking { berth: Some(self), response: Some(response), sending };
         let head = match deadline() {
@@ -80,8 +82,8 @@ impl Berth {
         strip(&mut head.headers, |name| !is_hop_by_hop(name.as_str()) && *name != rejection::MARKER);
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         // The rest of the request goes its own way: whoever does not read an answer may still be sending.
-        let sent = sending.as_ref().map(|sending| Rc::clone(sending.upload.progress()));
-        let pump = sending.filter(|sending| !sending.done).map(Pump::start);
+        let sent = sending.as_ref().map(|sending| Rc::clone(sending.progress()));
+        let pump = sending.filter(|sending| !sending.is_done()).map(Pump::start);
         let left = if stream.is_end_stream() { Some(0) } else { length };
         let over = false;
         let body = Download { stream, left, over, alarm, clock, pause, sent, pump, berth, _flight: None };
@@ -107,11 +109,10 @@ impl Asking {
         (mut ring, mut deadline): (Millis, impl FnMut() -> Option<Millis>),
     ) -> Result<Response<RecvStream>, Broken> {
         poll_fn(|cx| {
-            if let Some(sending) = self.sending.as_mut().filter(|sending| !sending.done)
+            if let Some(sending) = self.sending.as_mut().filter(|sending| !sending.is_done())
                 && let Poll::Ready(sent) = sending.poll(cx)
             {
-                sending.done = true;
-                sending.upload.guard = None;
+                sending.finish();
                 // A server that takes no more may still answer.
                 if let Err(Broken::Upload) = sent {
                     return Poll::Ready(Err(Broken::Upload));
@@ -137,7 +138,7 @@ impl Asking {
 
     /// Gives the stream up, and the upload back.
     fn end(&mut self, by_client: bool) -> Option<Upload> {
-        let (stream, upload) = self.sending.take().map(|sending| (sending.stream, sending.upload)).unzip();
+        let (stream, upload) = self.sending.take().map(Sending::into_parts).unzip();
         if let (Some(berth), Some(response)) = (&self.berth, self.response.take()) {
             berth.leave(response, stream, by_client);
         }
@@ -156,82 +157,6 @@ fn strip(headers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
     let doomed: Vec<HeaderName> = headers.keys().filter(|name| !may_stay(name)).cloned().collect();
     for name in doomed {
         headers.remove(name);
-    }
-}
-
-/// A request body on its way.
-struct Sending {
-    stream: SendStream<Bytes>,
-    upload: Upload,
-    /// What the server's window has no room for yet.
-    left: Bytes,
-    /// All is sent, or cannot be.
-    done: bool,
-}
-
-impl Sending {
-    /// Ready when all is handed over, or nobody wants it any more.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        loop {
-            while !self.left.is_empty() {
-                if ready!(self.poll_left(cx))? {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            let Poll::Ready(part) = self.upload.poll(cx) else {
-                return self
-                    .stream
-                    .poll_reset(cx)
-                    .map(|reset| Err(Broken::Stream(reset.map_or_else(|e| e, Into::into))));
-            };
-            match part.map(|part| part.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.left = data,
-                Some(Ok(Err(rest))) => {
-                    let trailers = rest.into_trailers().unwrap_or_default();
-                    return Poll::Ready(self.stream.send_trailers(trailers).map_err(Broken::from));
-                }
-                // No end is sent: the server must not take a part for the whole.
-                Some(Err(())) => return Poll::Ready(Err(Broken::Upload)),
-                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(Broken::from)),
-            }
-        }
-    }
-
-    /// `true` when it was the last of the body.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
-        self.stream.reserve_capacity(self.left.len());
-        let mut room = self.stream.capacity();
-        if room == 0 {
-            room = match ready!(self.stream.poll_capacity(cx)) {
-                Some(room) => room?,
-                // The stream is closed.
-                None => return Poll::Ready(Err(Broken::Stream(Reason::STREAM_CLOSED.into()))),
-            };
-        }
-        let part = self.left.split_to(room.min(self.left.len()));
-        let last = self.left.is_empty() && self.upload.is_over();
-        Poll::Ready(self.stream.send_data(part, last).map(|()| last).map_err(Broken::from))
-    }
-}
-
-/// The task that sends the rest of a request; it ends with the response.
-struct Pump(AbortHandle);
-
-impl Pump {
-    fn start(mut sending: Sending) -> Self {
-        sending.upload.note_answer();
-        let pump = async move {
-            if let Err(Broken::Upload) = poll_fn(|cx| sending.poll(cx)).await {
-                sending.stream.send_reset(Reason::CANCEL);
-            }
-        };
-        Self(tokio::task::spawn_local(pump).abort_handle())
-    }
-}
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -324,7 +249,7 @@ impl Drop for Download {
         let whole = self.over || self.stream.is_end_stream();
         if !whole {
             self.berth.note_reset(true);
-        } else if self.pump.as_ref().is_some_and(|pump| !pump.0.is_finished()) {
+        } else if self.pump.as_ref().is_some_and(|pump| !pump.is_finished()) {
             self.berth.note_reset(false);
         } else {
             self.berth.note_complete();

@@ -70,6 +70,11 @@ impl Requester {
         clients.get(&self.household).is_some_and(|score| score.at(now).points > FREE)
     }
 
+    /// Whose address it is.
+    pub fn household(&self) -> Household {
+        self.household
+    }
+
     /// Which of `count` places the client belongs to.
     pub fn place(&self, count: usize) -> usize {
         let sum = self.household.bytes().iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));

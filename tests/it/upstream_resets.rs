@@ -106,6 +106,23 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         seen.resets.fetch_add(1, Ordering::SeqCst);
         return;
     }
+    if head.uri.path() == "/public/echo" {
+        let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+        while let Some(Ok(part)) = body.data().await {
+            let _ = body.flow_control().release_capacity(part.len());
+            let _ = stream.send_data(part, false);
+        }
+        let _ = stream.send_data(Bytes::new(), true);
+        return;
+    }
+    if head.uri.path() == "/public/late-end" {
+        let response = Response::builder().header("content-length", 5).body(()).unwrap();
+        let Ok(mut stream) = respond.send_response(response, false) else { return };
+        let _ = stream.send_data(Bytes::from_static(b"hello"), false);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = stream.send_data(Bytes::new(), true);
+        return;
+    }
     let mut whole = Vec::new();
     while let Some(part) = body.data().await {
         let Ok(part) = part else { return };
@@ -148,6 +165,16 @@ fn hang_up(source: [u8; 4], target: SocketAddr, bytes: &[u8], count: usize) {
     }
     // So many come at once that some are closed before they are read; the next round waits for none of them.
     drop(streams);
+}
+
+/// 300 chunks of one byte.
+fn trickle(mut stream: &TcpStream, path: &str) {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes());
+    for _ in 0..300 {
+        let _ = stream.write_all(b"1\r\nx\r\n");
+        std::thread::sleep(Duration::from_micros(300));
+    }
 }
 
 /// 100 requests of ten clients: how many were not answered as they should be, and all times, sorted.
@@ -211,7 +238,20 @@ fn attacked(what: &str, gateway: &Gateway, attack: impl Fn(u32) + Send + 'static
 fn hostile_client_ends_no_request_of_others() {
     type Attack = Box<dyn Fn(u32) + Send>;
     type Kind = (&'static str, fn(SocketAddr) -> Attack);
-    let kinds: [Kind; 6] = [
+    let kinds: [Kind; 8] = [
+        ("small parts that the server does not read", |public| {
+            Box::new(move |_| trickle(&connect_from([127, 0, 0, 2], public), "/public/hold"))
+        }),
+        ("the same on many streams", |public| {
+            Box::new(move |_| {
+                let streams: Vec<_> = (0..50).map(|_| connect_from([127, 0, 0, 2], public)).collect();
+                std::thread::scope(|scope| {
+                    for stream in &streams {
+                        scope.spawn(|| trickle(stream, "/public/hold"));
+                    }
+                });
+            })
+        }),
         ("HEADERS, RST_STREAM", |public| {
             Box::new(move |_| reset_at_once(connect_from([127, 0, 0, 2], public), "/public/slow", 25))
         }),
@@ -449,4 +489,58 @@ fn client_that_resets_waits_and_others_do_not() {
     assert!(other < hasty);
     let recovers = || ask([127, 0, 0, 2]) < Duration::from_millis(190);
     assert!(holds_within(Duration::from_secs(20), recovers), "complete exchanges and time make up for it");
+}
+
+#[test]
+fn small_parts_of_a_body_arrive_in_time_and_whole() {
+    let origin = Guarded::start();
+    let gateway = origin.gateway(&[]);
+    let mut client = Connection::open(gateway.public);
+    client.send(b"POST /public/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n.\r\n").unwrap();
+    assert_eq!(client.receive_head().unwrap().status, 200);
+    assert_eq!(client.chunk().unwrap().unwrap(), b".");
+    // Each is answered: none is gathered.
+    let mut times: Vec<_> = (0..200)
+        .map(|n| {
+            let (begun, text) = (Instant::now(), format!("{n:03}"));
+            client.send(format!("3\r\n{text}\r\n").as_bytes()).unwrap();
+            assert_eq!(client.chunk().unwrap().unwrap(), text.as_bytes());
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("a part of three bytes there and back: median {:?}, longest {:?}", times[100], times[199]);
+    assert!(times[100] < Duration::from_millis(50));
+    // Nothing is said until all are there.
+    let begun = Instant::now();
+    let mut client = Connection::open(gateway.public);
+    client.send(b"POST /public/slow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let parts: Vec<_> = (0..100).map(|n| format!("{n:03}")).collect();
+    for part in &parts {
+        client.send(format!("3\r\n{part}\r\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    client.send(b"0\r\n\r\n").unwrap();
+    let answer = client.receive("POST").unwrap();
+    assert_eq!((answer.status, answer.text()), (200, parts.concat()));
+    println!("100 parts that are gathered: {:?}", begun.elapsed());
+}
+
+#[test]
+fn response_that_is_whole_without_its_end_is_no_reset() {
+    let origin = Guarded::start();
+    let gateway = origin.gateway(&[]);
+    let mut client = Connection::open(gateway.public);
+    let mut times: Vec<_> = (0..150)
+        .map(|_| {
+            let begun = Instant::now();
+            let answer = get("/public/late-end").send_on(&mut client, gateway.public).unwrap();
+            assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("median {:?}, longest {:?}", times[75], times[149]);
+    assert!(times[75] < Duration::from_millis(80), "the client does not wait");
+    assert_eq!(origin.seen.connections.load(Ordering::SeqCst), 1);
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Request;
 
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::h2::parts::{SmallParts, StreamParts};
 use crate::upstream::h2::reset::{LOOK, Resets};
 use crate::upstream::resets::{Requester, YOUNG};
 use crate::upstream::resolve::{Names, Place};
@@ -62,6 +63,7 @@ struct State {
     /// When the server last answered, or sent a part of an answer.
     heard: Cell<Millis>,
     resets: Resets,
+    parts: Rc<SmallParts>,
 }
 
 /// Room for one stream.
@@ -71,6 +73,7 @@ pub struct Berth {
     reused: bool,
     requester: Requester,
     opened: Millis,
+    parts: Rc<StreamParts>,
 }
 
 impl Berth {
@@ -84,6 +87,7 @@ impl Berth {
             reused: state.answered.get(),
             requester: requester.clone(),
             opened: state.clock.now(),
+            parts: Rc::new(StreamParts::new(&state.parts, requester.household(), &state.clock)),
         }
     }
 
@@ -100,6 +104,7 @@ impl Berth {
     /// Notes that the server sent something for this stream.
     pub(super) fn note_answer(&self) {
         self.state.answered.set(true);
+        self.parts.clear();
         self.state.heard.set(self.state.clock.now());
     }
 
@@ -112,6 +117,7 @@ impl Berth {
     /// Gives an unanswered stream up, which is reset now or later.
     pub(super) fn leave(&self, response: ResponseFuture, stream: Option<SendStream<Bytes>>, by_client: bool) {
         self.note_reset(by_client);
+        let stream = stream.map(|stream| (stream, Rc::clone(&self.parts)));
         if self.state.resets.leave(response, stream, (self.opened, self.state.clock.now())) {
             self.state.streams.set(self.state.streams.get() + 1);
         }
@@ -131,6 +137,11 @@ impl Berth {
     /// Notes that the response was passed on to its end.
     pub(super) fn note_complete(&self) {
         self.requester.note_complete(self.state.clock.now());
+    }
+
+    /// The small parts of its request body.
+    pub(super) fn parts(&self) -> &Rc<StreamParts> {
+        &self.parts
     }
 
     pub(super) fn clock(&self) -> &Rc<Clock> {
@@ -164,6 +175,9 @@ impl Link {
             (Some(names), Some(place)) => !names.has(place),
             _ => false,
         };
+        if self.state.parts.is_crowded() {
+            self.state.closing.set(true);
+        }
         if !moved && !self.state.closing.get() {
             let ready = self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
             self.state.closing.set(!matches!(ready, Poll::Ready(Ok(()))));
@@ -250,6 +264,7 @@ async fn shake_hands(
         since: Cell::new(clock.now()),
         heard: Cell::new(clock.now()),
         resets: Resets::default(),
+        parts: Rc::default(),
     });
     tokio::task::spawn_local(drive(connection, pings, Rc::clone(&state)));
     Ok(Link { sender, state, place, names: door.names.cloned() })

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::upstream::alarm::Millis;
+use crate::upstream::h2::parts::StreamParts;
 use crate::upstream::resets::YOUNG;
 
 /// Unanswered streams that may be reset at once, and how soon, in milliseconds, one more may be. The h2 crate ends a
@@ -45,10 +47,13 @@ pub struct Resets {
     added: Notify,
 }
 
+/// The way to send a request body that broke off, and what the server has not read of it.
+type Upload = (SendStream<Bytes>, Rc<StreamParts>);
+
 /// A stream that no client waits for. Dropping it resets it.
 struct Held {
     response: ResponseFuture,
-    _stream: Option<SendStream<Bytes>>,
+    _upload: Option<Upload>,
     opened: Millis,
 }
 
@@ -65,16 +70,11 @@ impl Resets {
     }
 
     /// Resets an unanswered stream now, or keeps it open until it may be reset: `true`, and it goes on counting as open.
-    pub fn leave(
-        &self,
-        response: ResponseFuture,
-        stream: Option<SendStream<Bytes>>,
-        (opened, now): (Millis, Millis),
-    ) -> bool {
+    pub fn leave(&self, response: ResponseFuture, upload: Option<Upload>, (opened, now): (Millis, Millis)) -> bool {
         if self.closed.get() || self.may_reset(opened, now) {
             return false;
         }
-        self.held.borrow_mut().push(Held { response, _stream: stream, opened });
+        self.held.borrow_mut().push(Held { response, _upload: upload, opened });
         self.added.notify_one();
         true
     }

@@ -17,7 +17,7 @@ use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::message::{Cause, rejection};
@@ -60,6 +60,7 @@ impl Berth {
         mut deadline: impl FnMut() -> Option<Millis>,
         pause: Duration,
     ) -> Result<Response<Download>, Broken> {
+        let head_only = request.method() == Method::HEAD;
         let (response, stream) = self.open(request, upload.is_none())?;
         let sending = upload.take().map(|upload| Sending::new(stream, upload, Rc::clone(self.parts())));
         let (alarm, clock) = (self.clock().alarm(), Rc::clone(self.clock()));
@@ -84,8 +85,9 @@ impl Berth {
         // The rest of the request goes its own way: whoever does not read an answer may still be sending.
         let sent = sending.as_ref().map(|sending| Rc::clone(sending.progress()));
         let pump = sending.filter(|sending| !sending.is_done()).map(Pump::start);
-        let left = if stream.is_end_stream() { Some(0) } else { length };
-        let over = false;
+        let empty = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let left = if empty || stream.is_end_stream() { Some(0) } else { length };
+        let (over, stream) = (false, Some(stream));
         let body = Download { stream, left, over, alarm, clock, pause, sent, pump, berth, _flight: None };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
@@ -162,7 +164,8 @@ fn strip(headers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
 
 /// A response body on its way to the client.
 pub struct Download {
-    stream: RecvStream,
+    /// There until this is dropped.
+    stream: Option<RecvStream>,
     /// Bytes that are to come, where that is known.
     left: Option<u64>,
     /// The server ended it, whether well or not, or was silent for too long.
@@ -191,15 +194,16 @@ impl Download {
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::h2::Error>>> {
-        while let Some(data) = ready!(self.stream.poll_data(cx)) {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        while let Some(data) = ready!(stream.poll_data(cx)) {
             let data = data?;
-            self.stream.flow_control().release_capacity(data.len())?;
+            stream.flow_control().release_capacity(data.len())?;
             if !data.is_empty() {
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
-        let Some(mut trailers) = ready!(self.stream.poll_trailers(cx))? else { return Poll::Ready(None) };
+        let Some(mut trailers) = ready!(stream.poll_trailers(cx))? else { return Poll::Ready(None) };
         strip(&mut trailers, may_trail);
         Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
     }
@@ -236,7 +240,7 @@ impl Body for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -246,13 +250,14 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        let whole = self.over || self.stream.is_end_stream();
-        if !whole {
-            self.berth.note_reset(true);
-        } else if self.pump.as_ref().is_some_and(|pump| !pump.is_finished()) {
-            self.berth.note_reset(false);
-        } else {
-            self.berth.note_complete();
+        let ended = self.over || self.is_end_stream();
+        let is_sending = self.pump.as_ref().is_some_and(|pump| !pump.is_finished());
+        match self.stream.take() {
+            _ if ended && is_sending => self.berth.note_reset(false),
+            // HTTP/1.1 clients need no more than the length: the end of the stream may not be here yet.
+            Some(stream) if !ended && self.left == Some(0) && !is_sending => self.berth.await_end(stream),
+            _ if ended => self.berth.note_complete(),
+            _ => self.berth.note_reset(true),
         }
     }
 }

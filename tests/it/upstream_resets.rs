@@ -115,6 +115,18 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         let _ = stream.send_data(Bytes::new(), true);
         return;
     }
+    if head.uri.path() == "/public/flood" {
+        let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+        let mut left = 900_000;
+        while left > 0 {
+            stream.reserve_capacity(left);
+            let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+            let _ = stream.send_data(Bytes::from(vec![0; room.min(left)]), false);
+            left = left.saturating_sub(room);
+        }
+        let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+        return;
+    }
     if head.uri.path() == "/public/late-end" {
         let response = Response::builder().header("content-length", 5).body(()).unwrap();
         let Ok(mut stream) = respond.send_response(response, false) else { return };
@@ -165,6 +177,25 @@ fn hang_up(source: [u8; 4], target: SocketAddr, bytes: &[u8], count: usize) {
     }
     // So many come at once that some are closed before they are read; the next round waits for none of them.
     drop(streams);
+}
+
+/// `count` requests that are reset when they are answered.
+fn abandon(stream: TcpStream, path: &str, count: u32) {
+    let mut client = Client::on(stream);
+    let ids = || (0..count).map(|n| 2 * n + 1);
+    let open = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &block(&get_fields("x", path)));
+    let _ = client.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(SETTINGS, ACK, 0, &[])].concat());
+    let _ = client.send(&ids().flat_map(open).collect::<Vec<_>>());
+    let mut answered = 0;
+    while answered < count
+        && client.next().is_ok_and(|came| {
+            answered += u32::from(came.kind == HEADERS);
+            true
+        })
+    {}
+    let _ = client.send(&ids().flat_map(|id| frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())).collect::<Vec<_>>());
+    let _ = client.send(&frame(PING, 0, 0, b"00000000"));
+    while client.next().is_ok_and(|came| came.kind != PING) {}
 }
 
 /// 300 chunks of one byte.
@@ -238,7 +269,10 @@ fn attacked(what: &str, gateway: &Gateway, attack: impl Fn(u32) + Send + 'static
 fn hostile_client_ends_no_request_of_others() {
     type Attack = Box<dyn Fn(u32) + Send>;
     type Kind = (&'static str, fn(SocketAddr) -> Attack);
-    let kinds: [Kind; 8] = [
+    let kinds: [Kind; 9] = [
+        ("downloads that are reset", |public| {
+            Box::new(move |_| abandon(connect_from([127, 0, 0, 2], public), "/public/flood", 100))
+        }),
         ("small parts that the server does not read", |public| {
             Box::new(move |_| trickle(&connect_from([127, 0, 0, 2], public), "/public/hold"))
         }),

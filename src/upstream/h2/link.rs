@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use ::h2::{Ping, PingPong, SendStream};
+use ::h2::{Ping, PingPong, RecvStream, SendStream};
 use bytes::Bytes;
 use http::Request;
 
@@ -134,6 +134,12 @@ impl Berth {
         }
     }
 
+    /// Notes that the response was passed on, and only the end of its stream is to come.
+    pub(super) fn await_end(&self, stream: RecvStream) {
+        self.note_complete();
+        self.state.resets.await_end(stream, self.state.clock.now());
+    }
+
     /// Notes that the response was passed on to its end.
     pub(super) fn note_complete(&self) {
         self.requester.note_complete(self.state.clock.now());
@@ -239,6 +245,8 @@ async fn shake_hands(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEAD)
         .enable_push(false)
+        // What arrives for a stream that was reset and is forgotten by now counts as an error of the server.
+        .max_concurrent_reset_streams(2 * STREAMS)
         .handshake::<_, Bytes>(stream)
         .await
         .map_err(no_h2)?;

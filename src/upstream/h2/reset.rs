@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ::h2::SendStream;
 use ::h2::client::ResponseFuture;
+use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -29,6 +29,9 @@ const RESETS: u32 = 100;
 /// How long an unanswered stream stays open at most, in milliseconds.
 const HELD: Millis = 30_000;
 
+/// Responses at most that are kept until the server ends their streams.
+const ENDING: usize = 1000;
+
 /// How often those are looked at.
 pub const LOOK: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,8 @@ pub struct Resets {
     /// When the server last began a response.
     answered: Cell<Millis>,
     held: RefCell<Vec<Held>>,
+    /// Responses that lack only the end of their stream, and since when.
+    ending: RefCell<Vec<(RecvStream, Millis)>>,
     /// Set once the connection is closed.
     closed: Cell<bool>,
     added: Notify,
@@ -97,19 +102,33 @@ impl Resets {
         free
     }
 
+    /// Keeps the stream of a whole response until the server has ended it, rather than to reset it.
+    pub fn await_end(&self, stream: RecvStream, now: Millis) {
+        let mut ending = self.ending.borrow_mut();
+        if !self.closed.get() && ending.len() < ENDING {
+            ending.push((stream, now));
+            self.added.notify_one();
+        }
+    }
+
     /// Waits until there is a held stream.
     pub async fn wait_for_held(&self) {
-        while self.held.borrow().is_empty() {
+        while self.held.borrow().is_empty() && self.ending.borrow().is_empty() {
             self.added.notified().await;
         }
     }
 
     /// Drops held streams that are answered or may be reset; returns how many.
     pub fn release(&self, now: Millis) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let may_end = |since: Millis| now.saturating_sub(since) < YOUNG;
+        self.ending
+            .borrow_mut()
+            .retain_mut(|(stream, since)| stream.poll_data(&mut cx).is_pending() && may_end(*since));
         let mut held = self.held.borrow_mut();
         let before = held.len();
         held.retain_mut(|held| {
-            let answer = Pin::new(&mut held.response).poll(&mut Context::from_waker(Waker::noop()));
+            let answer = Pin::new(&mut held.response).poll(&mut cx);
             if matches!(answer, std::task::Poll::Ready(Ok(_))) {
                 self.answered.set(now);
             }
@@ -121,8 +140,8 @@ impl Resets {
     /// The connection is closed.
     pub fn close(&self) {
         self.closed.set(true);
-        let held = std::mem::take(&mut *self.held.borrow_mut());
-        drop(held);
+        self.held.borrow_mut().clear();
+        self.ending.borrow_mut().clear();
     }
 }
 

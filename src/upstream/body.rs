@@ -176,6 +176,11 @@ impl Upload {
         }
     }
 
+    /// How long it is, in bytes; the largest number where that is not known.
+    pub fn size(&self) -> u64 {
+        self.incoming.size_hint().exact().unwrap_or(u64::MAX)
+    }
+
     /// Begins anew; `false` when not all that was sent is kept.
     pub fn rewind(&mut self) -> bool {
         match std::mem::replace(&mut self.kept, Kept::Nothing) {

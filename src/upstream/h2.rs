@@ -6,6 +6,7 @@ mod link;
 mod parts;
 mod reset;
 mod sending;
+mod unread;
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -198,6 +198,18 @@ fn abandon(stream: TcpStream, path: &str, count: u32) {
     while client.next().is_ok_and(|came| came.kind != PING) {}
 }
 
+/// Ten requests from each address whose bodies of `length` bytes the server does not read.
+fn fill(sources: &[[u8; 4]], target: SocketAddr, length: usize) {
+    let streams = (0..10).flat_map(|_| sources).map(|source| connect_from(*source, target));
+    let streams: Vec<_> = streams.collect();
+    for mut stream in &streams {
+        let head = format!("POST /public/hold HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        stream.set_nonblocking(true).unwrap();
+        let _ = stream.write(&[head.as_bytes(), &vec![b'x'; length]].concat());
+    }
+    std::thread::sleep(Duration::from_millis(500));
+}
+
 /// 300 chunks of one byte.
 fn trickle(mut stream: &TcpStream, path: &str) {
     let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -269,7 +281,14 @@ fn attacked(what: &str, gateway: &Gateway, attack: impl Fn(u32) + Send + 'static
 fn hostile_client_ends_no_request_of_others() {
     type Attack = Box<dyn Fn(u32) + Send>;
     type Kind = (&'static str, fn(SocketAddr) -> Attack);
-    let kinds: [Kind; 9] = [
+    let kinds: [Kind; 11] = [
+        ("bodies that fill the window of the connection", |public| {
+            Box::new(move |_| fill(&[[127, 0, 0, 2]], public, 299_999))
+        }),
+        ("short ones from five addresses", |public| {
+            let sources: Vec<_> = (2..7).map(|last| [127, 0, 0, last]).collect();
+            Box::new(move |_| fill(&sources, public, 16_000))
+        }),
         ("downloads that are reset", |public| {
             Box::new(move |_| abandon(connect_from([127, 0, 0, 2], public), "/public/flood", 100))
         }),
@@ -314,7 +333,8 @@ fn hostile_client_ends_no_request_of_others() {
     ];
     for (what, attack) in kinds {
         let origin = Guarded::start();
-        let gateway = origin.gateway(&[("server.limits", json!({"body": 3000}))]);
+        let limit = if what == "bodies that are too large" { 3000 } else { 1_000_000 };
+        let gateway = origin.gateway(&[("server.limits", json!({"body": limit}))]);
         let (failed, times) = attacked(what, &gateway, attack(gateway.public));
         let seen = &origin.seen;
         println!(
@@ -577,4 +597,23 @@ fn response_that_is_whole_without_its_end_is_no_reset() {
     println!("median {:?}, longest {:?}", times[75], times[149]);
     assert!(times[75] < Duration::from_millis(80), "the client does not wait");
     assert_eq!(origin.seen.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn long_body_is_not_held_up_by_another_that_the_server_does_not_read() {
+    let origin = Guarded::start();
+    let gateway = origin.gateway(&[]);
+    let mut hostile = Connection::on(connect_from([127, 0, 0, 2], gateway.public)).unwrap();
+    hostile.send(b"POST /public/hold HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n").unwrap();
+    hostile.send(&[b'x'; 100_000]).unwrap();
+    await_that("the server has the request", || origin.seen.requests.load(Ordering::SeqCst) == 1);
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let body = vec![b'y'; 500_000];
+        let answer = post("/public/slow").body(body.clone()).send(gateway.public);
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == body);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    assert_eq!(origin.seen.connections.load(Ordering::SeqCst), 2, "one for each client");
 }

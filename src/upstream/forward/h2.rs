@@ -23,11 +23,12 @@ impl Attempt<'_> {
         if hasty {
             tokio::time::sleep(SETTLE).await;
         }
+        let body = upload.as_ref().map_or(0, Upload::size);
         let mut failed = None;
         while let Some(server) = self.next(&mut turns)? {
             let flight = self.upstream.balance.enter(server.index);
             let request = self.request(&headers, server)?;
-            let demand = Demand { requester: &requester, hasty, avoid: failed.as_ref() };
+            let demand = Demand { requester: &requester, hasty, body, avoid: failed.as_ref() };
             let place = match server.pool.stream(server.settings, server.tls, timeouts.connect, demand).await {
                 Ok(place) => place,
                 Err(error) => {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::h2::link::{self, Berth, Link, LinkId, STREAMS};
+use crate::upstream::h2::unread::{Body, Unread};
 use crate::upstream::resets::Requester;
 use crate::upstream::stream::{ConnectError, Door, Tried};
 
@@ -21,11 +22,17 @@ const MOST: usize = 64;
 const HASTY: usize = 4;
 const MOST_HASTY: usize = 4;
 
+/// Connections at most for long request bodies and those of unknown length. Each client has its own while there are
+/// enough.
+const MOST_LONG: usize = 16;
+
 /// See the module.
 #[derive(Default)]
 pub struct Links {
     ordinary: Rc<Group>,
     hasty: [Rc<Group>; HASTY],
+    long: Rc<Group>,
+    unread: Rc<Unread>,
 }
 
 /// Whose stream is to be opened, and where it must not be.
@@ -35,9 +42,25 @@ pub struct Demand<'a> {
     pub requester: &'a Requester,
     /// Whether the client resets streams early.
     pub hasty: bool,
+    /// The length of the request's body, in bytes; the largest number when it is not known.
+    pub body: u64,
     /// The connection on which the request came to nothing.
     pub avoid: Option<&'a LinkId>,
 }
+
+/// Which streams share a connection.
+#[derive(Clone, Copy)]
+enum Share<'a> {
+    /// Whatever comes.
+    All,
+    /// Those whose bodies the server's window has room for.
+    Short(&'a Rc<Unread>),
+    /// Those of one client, while there are enough connections.
+    None,
+}
+
+/// Whose stream, what it may share, and how many connections there may be.
+type Place<'a> = (Demand<'a>, Share<'a>, usize);
 
 #[derive(Default)]
 struct Group {
@@ -56,24 +79,25 @@ impl Links {
     /// [`ConnectError`], for all who waited for the same attempt.
     pub async fn take(&self, door: Door<'_>, clock: &Rc<Clock>, demand: Demand<'_>) -> Result<Berth, ConnectError> {
         let hasty = demand.hasty.then(|| self.hasty.get(demand.requester.place(HASTY))).flatten();
-        hasty.unwrap_or(&self.ordinary).take(door, clock, demand).await
+        if let Some(group) = hasty {
+            return group.take(door, clock, (demand, Share::All, MOST_HASTY)).await;
+        }
+        if !self.unread.may_share(demand.requester.household(), demand.body) {
+            return self.long.take(door, clock, (demand, Share::None, MOST_LONG)).await;
+        }
+        self.ordinary.take(door, clock, (demand, Share::Short(&self.unread), MOST)).await
     }
 
     /// Closes connections that had no stream since `oldest`, and forgets those that are closed.
     pub fn sweep(&self, oldest: Millis) {
-        for group in self.hasty.iter().chain([&self.ordinary]) {
+        for group in self.hasty.iter().chain([&self.ordinary, &self.long]) {
             group.list.borrow_mut().retain_mut(|link| !link.is_unused(oldest) && link.is_open());
         }
     }
 }
 
 impl Group {
-    async fn take(
-        self: &Rc<Self>,
-        door: Door<'_>,
-        clock: &Rc<Clock>,
-        demand: Demand<'_>,
-    ) -> Result<Berth, ConnectError> {
+    async fn take(self: &Rc<Self>, door: Door<'_>, clock: &Rc<Clock>, place: Place<'_>) -> Result<Berth, ConnectError> {
         let before = self.failures.borrow().0;
         let failed = |kind, text: &str| {
             let (server, source) = (door.server.to_string(), io::Error::new(kind, text));
@@ -81,7 +105,7 @@ impl Group {
         };
         // Others may take the room on each of the connections that this one waits for.
         for round in 0..=MOST {
-            if let Some(berth) = self.find(demand) {
+            if let Some(berth) = self.find(place) {
                 return Ok(berth);
             }
             match &*self.failures.borrow() {
@@ -92,7 +116,7 @@ impl Group {
             if count == 0 && round > 0 {
                 return failed(io::ErrorKind::ConnectionAborted, "the server closes new connections");
             }
-            if count >= demand.most() {
+            if count >= place.2 {
                 break;
             }
             let opened = self.opened.notified();
@@ -126,22 +150,24 @@ impl Group {
         });
     }
 
-    fn find(&self, demand: Demand<'_>) -> Option<Berth> {
+    fn find(&self, (demand, share, most): Place<'_>) -> Option<Berth> {
         let mut list = self.list.borrow_mut();
         list.retain_mut(Link::is_open);
-        let full = list.len() >= demand.most();
+        let (full, client) = (list.len() >= most, demand.requester.household());
         let others = || list.iter().filter(|link| !link.is(demand.avoid));
-        let link = match others().find(|link| link.has_room()) {
+        let takes = |link: &&Link| match share {
+            Share::All => link.has_room(),
+            Share::Short(_) => link.has_room() && link.load().takes(demand.body),
+            Share::None => link.has_room() && link.is_for(client),
+        };
+        let link = match others().find(takes) {
             None if full => others().filter(|link| link.streams() < STREAMS).min_by_key(|link| link.streams())?,
             link => link?,
         };
-        Some(Berth::new(link, demand.requester))
-    }
-}
-
-impl Demand<'_> {
-    /// Connections that the group may have.
-    fn most(&self) -> usize {
-        if self.hasty { MOST_HASTY } else { MOST }
+        let body = match share {
+            Share::Short(unread) => Body::new(demand.body, client, unread, link.load()),
+            Share::All | Share::None => None,
+        };
+        Some(Berth::new(link, demand.requester, body))
     }
 }

@@ -12,9 +12,11 @@ use ::h2::{Ping, PingPong, RecvStream, SendStream};
 use bytes::Bytes;
 use http::Request;
 
+use crate::model::Household;
 use crate::upstream::alarm::{Clock, Millis};
 use crate::upstream::h2::parts::{SmallParts, StreamParts};
 use crate::upstream::h2::reset::{LOOK, Resets};
+use crate::upstream::h2::unread::{Body, Load};
 use crate::upstream::resets::{Requester, YOUNG};
 use crate::upstream::resolve::{Names, Place};
 use crate::upstream::stream::{self, ConnectError, Door, NoH2, Stream, Tried};
@@ -64,6 +66,9 @@ struct State {
     heard: Cell<Millis>,
     resets: Resets,
     parts: Rc<SmallParts>,
+    load: Load,
+    /// The client that had the first of its streams.
+    owner: Cell<Option<Household>>,
 }
 
 /// Room for one stream.
@@ -74,12 +79,17 @@ pub struct Berth {
     requester: Requester,
     opened: Millis,
     parts: Rc<StreamParts>,
+    /// Its body, on a shared connection.
+    body: Cell<Option<Body>>,
 }
 
 impl Berth {
     /// On `link`, for this client.
-    pub fn new(link: &Link, requester: &Requester) -> Self {
+    pub fn new(link: &Link, requester: &Requester, body: Option<Body>) -> Self {
         let state = &link.state;
+        if state.streams.get() == 0 {
+            state.owner.set(Some(requester.household()));
+        }
         state.streams.set(state.streams.get() + 1);
         Self {
             sender: link.sender.clone(),
@@ -88,6 +98,7 @@ impl Berth {
             requester: requester.clone(),
             opened: state.clock.now(),
             parts: Rc::new(StreamParts::new(&state.parts, requester.household(), &state.clock)),
+            body: Cell::new(body),
         }
     }
 
@@ -117,7 +128,7 @@ impl Berth {
     /// Gives an unanswered stream up, which is reset now or later.
     pub(super) fn leave(&self, response: ResponseFuture, stream: Option<SendStream<Bytes>>, by_client: bool) {
         self.note_reset(by_client);
-        let stream = stream.map(|stream| (stream, Rc::clone(&self.parts)));
+        let stream = stream.map(|stream| (stream, Rc::clone(&self.parts), self.body.take()));
         if self.state.resets.leave(response, stream, (self.opened, self.state.clock.now())) {
             self.state.streams.set(self.state.streams.get() + 1);
         }
@@ -201,6 +212,16 @@ impl Link {
         self.streams() < self.sender.current_max_send_streams().clamp(1, STREAMS)
     }
 
+    /// What it carries of request bodies.
+    pub fn load(&self) -> &Load {
+        &self.state.load
+    }
+
+    /// Whether no other client has begun to use it.
+    pub fn is_for(&self, client: Household) -> bool {
+        self.streams() == 0 || self.state.owner.get() == Some(client)
+    }
+
     /// Whether it had no stream since `oldest`.
     pub fn is_unused(&self, oldest: Millis) -> bool {
         self.streams() == 0 && self.state.since.get() < oldest
@@ -273,6 +294,8 @@ async fn shake_hands(
         heard: Cell::new(clock.now()),
         resets: Resets::default(),
         parts: Rc::default(),
+        load: Load::default(),
+        owner: Cell::new(None),
     });
     tokio::task::spawn_local(drive(connection, pings, Rc::clone(&state)));
     Ok(Link { sender, state, place, names: door.names.cloned() })

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::upstream::alarm::Millis;
 use crate::upstream::h2::parts::StreamParts;
+use crate::upstream::h2::unread::Body;
 use crate::upstream::resets::YOUNG;
 
 /// Unanswered streams that may be reset at once, and how soon, in milliseconds, one more may be. The h2 crate ends a
@@ -53,7 +54,7 @@ pub struct Resets {
 }
 
 /// The way to send a request body that broke off, and what the server has not read of it.
-type Upload = (SendStream<Bytes>, Rc<StreamParts>);
+type Upload = (SendStream<Bytes>, Rc<StreamParts>, Option<Body>);
 
 /// A stream that no client waits for. Dropping it resets it.
 struct Held {

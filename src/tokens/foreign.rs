@@ -17,8 +17,8 @@ use crate::tokens::jwk::{KeySet, KeySetError};
 use crate::tokens::key::Mark;
 use crate::tokens::ring::Verified;
 
-/// `typ` among the claims, as Keycloak writes it, of what is no access token.
-const NO_ACCESS: [&str; 4] = ["ID", "Refresh", "Offline", "Logout"];
+/// Claims that say what kind of token it is: of Keycloak, flask-jwt-extended, djangorestframework-simplejwt, Cognito, Casdoor.
+const KIND_CLAIMS: [&str; 5] = ["typ", "type", "token_type", "token_use", "tokenType"];
 
 /// An issuer of `tokens.trusted`, with the keys that are known of it.
 #[derive(Clone)]
@@ -97,15 +97,13 @@ impl Foreign {
     }
 
     fn claims(&self, parts: &Parts<'_>, all: Map<String, Value>) -> Result<Claims, Error> {
-        let subject = find(&all, &self.trusted.subject_claim).and_then(Value::as_str);
-        let subject = text(subject, Error::Claim("The claim that names the user must be text"))?;
         let token = match all.get("jti") {
             None => digest_of(parts.message),
             Some(Value::String(jti)) if !jti.is_empty() => TokenId::new(jti.as_str()),
             Some(_) => return Err(Error::Claim("jti must be text")),
         };
         Ok(Claims {
-            subject: subject.into(),
+            subject: subject(find(&all, &self.trusted.subject_claim))?,
             token,
             kind: kind(&all)?,
             expires: moment(&all, "exp", "exp must be a number")?.ok_or(Error::Claim("Token has no exp claim"))?,
@@ -131,18 +129,31 @@ fn digest_of(message: &str) -> TokenId {
     TokenId::new(format!("sha256:{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, message.as_bytes()))))
 }
 
-/// An access token, unless it says that it is something else.
+/// An access token, unless one of its claims says that it is of another kind.
 fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
-    let typ = all.get("typ").and_then(Value::as_str).unwrap_or_default();
-    if NO_ACCESS.iter().any(|other| other.eq_ignore_ascii_case(typ)) {
-        return Err(Error::Claim("The token is no access token (typ)"));
+    let mut kind = TokenType::Access;
+    for value in KIND_CLAIMS.iter().filter_map(|name| all.get(*name)) {
+        let text = value.as_str().unwrap_or_default().to_ascii_lowercase();
+        let stem = text.strip_suffix("token").map_or(text.as_str(), |stem| stem.trim_end_matches(['_', '-', ' ']));
+        match stem {
+            "access" | "bearer" | "sliding" | "jwt" | "at+jwt" => {}
+            "refresh" | "offline" => kind = TokenType::Refresh,
+            "id" => return Err(Error::IdToken),
+            // Services sign other things with the same key: resets of passwords, invitations.
+            _ => return Err(Error::Claim("The token is not an access token (typ, type, token_type or token_use)")),
+        }
     }
-    // Services sign other things with the same key: resets of passwords, invitations.
-    match all.get("type").map(Value::as_str) {
-        Some(Some("refresh")) => Ok(TokenType::Refresh),
-        None | Some(Some("access")) => Ok(TokenType::Access),
-        Some(Some(kind)) if kind.eq_ignore_ascii_case("bearer") => Ok(TokenType::Access),
-        Some(_) => Err(Error::Claim("The token is no access token (type)")),
+    Ok(kind)
+}
+
+/// The value that names the user: text, or an integer, which is read as its digits.
+fn subject(value: Option<&Value>) -> Result<Arc<str>, Error> {
+    match value {
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string().into()),
+        value => {
+            let text = text(value.and_then(Value::as_str), Error::Claim("The claim that names the user must be text"))?;
+            Ok(text.into())
+        }
     }
 }
 

@@ -146,6 +146,7 @@ pub fn await_keys(gateway: &Gateway, token: &str) {
 pub fn flask_token(changes: Value) -> String {
     let mut all = jwt::claims_with("alice", &json!({"iss": FLASK}));
     all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     let header = r#"{"alg":"HS256","typ":"JWT"}"#;
     jwt::sign_text(header, &all.to_string(), FLASK_SECRET.as_bytes(), aws_lc_rs::hmac::HMAC_SHA256)
 }

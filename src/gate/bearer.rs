@@ -56,7 +56,7 @@ pub fn check(
 /// # Errors
 /// What is wrong with the field or the token.
 pub fn authenticate(sessions: &Sessions, field: &HeaderValue, memo: &Memo, now: UnixTime) -> Result<Caller, Rejection> {
-    let signed = match memo.recall(field) {
+    let signed = match memo.recall(field).filter(|signed| sessions.is_trusted(signed)) {
         Some(signed) => signed,
         None => {
             let signed = sessions.open_signed(credential::token(field)?).map_err(Refusal::from)?;

@@ -50,9 +50,9 @@ impl Signed {
         blocklist.revokes_since(&self.clean, &self.keys, birth(&self.claims), leeway)
     }
 
-    /// Whether the key that signed it is still in the ring.
+    /// Whether the key that signed it is still trusted, and still verifies it.
     pub(super) fn is_trusted(&self, keyring: &Keyring) -> bool {
-        keyring.has(self.mark, &self.known)
+        keyring.still_verifies(&self.text, self.mark, &self.known)
     }
 
     pub(super) fn keys(&self) -> &Keys {

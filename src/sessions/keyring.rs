@@ -282,17 +282,17 @@ impl Keyring {
         Ok((verified?, Known(AtomicU64::new(version))))
     }
 
-    /// Whether the key is still in the ring, looked up only when that has changed since `known` was noted.
-    pub(super) fn has(&self, mark: Mark, known: &Known) -> bool {
+    /// Whether the key that verified `token` still does, looked up only when the ring has changed since `known` was noted.
+    pub(super) fn still_verifies(&self, token: &str, mark: Mark, known: &Known) -> bool {
         let version = self.0.version.load(Ordering::Acquire);
         if known.0.load(Ordering::Relaxed) == version {
             return true;
         }
-        let has = self.0.trust.load().has(mark);
-        if has {
+        let verifies = self.0.trust.load().still_verifies(token, mark);
+        if verifies {
             known.0.store(version, Ordering::Relaxed);
         }
-        has
+        verifies
     }
 }
 

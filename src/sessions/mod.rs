@@ -252,6 +252,11 @@ impl Sessions {
         Ok(signed)
     }
 
+    /// Whether the key that verified it still does. Where it does not, the token is to be opened anew, for the true reason.
+    pub fn is_trusted(&self, signed: &Signed) -> bool {
+        signed.is_trusted(&self.keyring)
+    }
+
     /// To be asked for first by whoever is to issue.
     ///
     /// # Errors

@@ -78,9 +78,15 @@ impl Foreign {
         }
     }
 
-    /// Whether it still has the key.
-    pub(super) fn has(&self, mark: Mark) -> bool {
-        self.keys.as_ref().is_some_and(|keys| keys.has(mark))
+    /// Whether the key that verified `token` still does. One that was published again under another name or for another
+    /// algorithm is asked anew.
+    pub(super) fn still_verifies(&self, token: &str, mark: Mark) -> bool {
+        let Some(keys) = &self.keys else { return false };
+        let verifies_anew = || {
+            let found = Parts::of(token).and_then(|parts| keys.verify(&parts, &self.trusted.algorithms));
+            found.is_ok_and(|found| found.is_same_key(mark))
+        };
+        keys.has(mark) || (keys.has_key(mark) && verifies_anew())
     }
 
     /// Checks a token that says to be of this issuer; `all` are its claims.

@@ -1,10 +1,10 @@
 //! A JSON Web Key Set of another issuer (RFC 7517): the keys of it that can verify tokens.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
 use crate::tokens::key::{Mark, check};
+use crate::tokens::public_key::PublicKey;
 use crate::tokens::{Error, header};
 
 /// Keys that are taken of one set: more would only cost time.
@@ -43,18 +43,9 @@ const SHARED: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::H
 /// The usable keys of a set.
 #[derive(Debug)]
 pub struct KeySet {
-    keys: Vec<Known>,
+    keys: Vec<PublicKey>,
     /// For which there may be keys in such a set.
     possible: &'static [Algorithm],
-}
-
-#[derive(Debug)]
-struct Known {
-    kid: Option<String>,
-    /// For which it is good.
-    algorithms: Vec<Algorithm>,
-    key: DecodingKey,
-    mark: Mark,
 }
 
 impl KeySet {
@@ -66,7 +57,8 @@ impl KeySet {
     pub fn parse(issuer: &str, text: &[u8]) -> Result<Self, KeySetError> {
         let set: Value = serde_json::from_slice(text).map_err(|_| KeySetError::Form)?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::Form)?;
-        let usable: Vec<Known> = keys.iter().filter_map(|key| Known::of(issuer, key)).take(MOST_KEYS).collect();
+        let usable: Vec<PublicKey> =
+            keys.iter().filter_map(|key| PublicKey::read(issuer, key)).take(MOST_KEYS).collect();
         // What holds nothing but nonsense does not say that there are no keys any more.
         if usable.is_empty() && !keys.iter().all(Value::is_object) {
             return Err(KeySetError::Form);
@@ -77,7 +69,7 @@ impl KeySet {
     /// An HMAC secret that `issuer` shares with us.
     pub fn shared(issuer: &str, secret: &[u8]) -> Self {
         let mark = Mark::of(issuer, None, "HMAC", secret);
-        let key = Known { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark };
+        let key = PublicKey { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark };
         Self { keys: vec![key], possible: &SHARED }
     }
 
@@ -86,9 +78,14 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    /// Whether the key is in the set.
+    /// Whether the key is in the set, and all that is published of it as it was.
     pub fn has(&self, mark: Mark) -> bool {
         self.keys.iter().any(|key| key.mark == mark)
+    }
+
+    /// Whether the key is in the set, under whatever name and for whatever algorithm.
+    pub(super) fn has_key(&self, mark: Mark) -> bool {
+        self.keys.iter().any(|key| key.mark.is_same_key(mark))
     }
 
     /// Which key signed the token; `allowed` narrows the algorithms, unless it is empty.
@@ -100,7 +97,7 @@ impl KeySet {
         let name = parts.algorithm().filter(|name| allowed.is_empty() || allowed.iter().any(|known| known == name));
         let algorithm = name.and_then(|name| name.parse().ok()).filter(|name| self.possible.contains(name));
         let algorithm = algorithm.ok_or(header::WRONG_ALGORITHM)?;
-        let named = |key: &&Known| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
+        let named = |key: &&PublicKey| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
         let fitting = self.keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
         // A key of another kind under the same name, or under none, may have been published since.
         let mut refusal = Error::ForeignKey;
@@ -111,41 +108,6 @@ impl KeySet {
             }
         }
         Err(refusal)
-    }
-}
-
-impl Known {
-    fn of(issuer: &str, value: &Value) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
-        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-            return None;
-        }
-        let mut algorithms = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => vec![
-                Algorithm::RS256,
-                Algorithm::RS384,
-                Algorithm::RS512,
-                Algorithm::PS256,
-                Algorithm::PS384,
-                Algorithm::PS512,
-            ],
-            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
-            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
-            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
-            // A secret in a public place is none; the other curves are not known here.
-            _ => return None,
-        };
-        if let Some(own) = jwk.common.key_algorithm {
-            let own = Algorithm::try_from(own).ok();
-            algorithms.retain(|algorithm| Some(*algorithm) == own);
-        }
-        if algorithms.is_empty() {
-            return None;
-        }
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
-        let bytes = serde_json::to_vec(&jwk).ok()?;
-        let mark = Mark::of(issuer, jwk.common.key_id.as_deref(), "JWK", &bytes);
-        Some(Self { kid: jwk.common.key_id, algorithms, key, mark })
     }
 }
 

@@ -41,20 +41,42 @@ pub enum KeyError {
     },
 }
 
-/// Which key signed a token: equal only for equal key, name and algorithm.
+/// Which key signed a token: equal only for equal key, name and algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark([u8; 16]);
+pub struct Mark {
+    /// Of the key itself.
+    key: [u8; 16],
+    /// Of its name and algorithms.
+    terms: [u8; 16],
+}
 
 impl Mark {
-    /// Of a key; `scope` tells ours from those of each issuer.
+    /// Of a secret or private key; `scope` tells ours from those of each issuer.
     pub(super) fn of(scope: &str, kid: Option<&str>, algorithm: &str, bytes: &[u8]) -> Self {
-        let mut context = Context::new(&SHA256);
-        for part in [scope.as_bytes(), kid.unwrap_or("\0").as_bytes(), algorithm.as_bytes(), bytes] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        Self(context.finish().as_ref().first_chunk().copied().unwrap_or_default())
+        let parts = [scope.as_bytes(), kid.unwrap_or("\0").as_bytes(), algorithm.as_bytes(), bytes];
+        Self { key: hash(&parts), terms: [0; 16] }
     }
+
+    /// Of a key that `issuer` publishes, by its thumbprint (RFC 7638).
+    pub(super) fn published(issuer: &str, thumbprint: &[u8], kid: Option<&str>, algorithms: &[Algorithm]) -> Self {
+        let names = format!("{algorithms:?}");
+        let terms = hash(&[kid.unwrap_or("\0").as_bytes(), names.as_bytes()]);
+        Self { key: hash(&[issuer.as_bytes(), thumbprint]), terms }
+    }
+
+    /// Whether it is the same key, under whatever name and for whatever algorithm.
+    pub(super) fn is_same_key(self, other: Self) -> bool {
+        self.key == other.key
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// The bytes of a new key for `algorithm`: of HS256 the secret, else PKCS #8, of RS256 RFC 8017.

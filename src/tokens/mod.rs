@@ -9,6 +9,7 @@ mod ring;
 mod trust;
 mod foreign;
 mod jwk;
+mod public_key;
 mod header;
 mod strict;
 

@@ -38,9 +38,9 @@ impl Trust {
         self.stranger(&Parts::of(token).ok()?).map(|(foreign, _)| foreign.issuer())
     }
 
-    /// Whether the key is still among all of these.
-    pub fn has(&self, mark: Mark) -> bool {
-        self.ring.has(mark) || self.foreign.iter().any(|foreign| foreign.has(mark))
+    /// Whether the key that verified `token` is still among all of these, and still verifies it.
+    pub fn still_verifies(&self, token: &str, mark: Mark) -> bool {
+        self.ring.has(mark) || self.foreign.iter().any(|foreign| foreign.still_verifies(token, mark))
     }
 
     /// Whom a token names as its issuer, if that is one of the others: then his keys alone can verify it.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Setup, await_that, holds_within, said};
 use crate::jwt;
-use crate::origin::Origin;
+use crate::origin::{Exchange, Origin};
 use crate::provider::{FLASK, ISSUER, Key, Provider, ask, await_keys, claims, flask_token, keycloak, set, setup};
 use crate::upstream_tls::Authority;
 use crate::wire::{Connection, get};
@@ -166,6 +166,73 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
     let gateway = setup(&origin, keycloak("jwks_url", &never.url())).start();
     await_that("it is told", || gateway.output().contains("publishes no key"));
     await_that("its tokens are refused for good", || ask(&gateway, "/theirs/a", &token).code() == "token_invalid");
+}
+
+/// Answers, and at a path that ends in `stream` goes on answering.
+fn answer_or_stream(exchange: &mut Exchange<'_>) {
+    if !exchange.seen.target.ends_with("stream") {
+        return exchange.answer("200 OK", "", "");
+    }
+    exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    while !exchange.is_closing() {
+        exchange.write(b"2\r\nhi\r\n");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_key_that_is_published_again_with_other_members_is_the_same_key() {
+    let (origin, key) = (Origin::scripted(answer_or_stream), Key::new("k", Algorithm::RS256));
+    let provider = Provider::start(&[&key]);
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    let token = key.sign(&claims(json!({})));
+    await_keys(&gateway, &token);
+    let publish = |changes: &Value| {
+        let mut public = key.public();
+        public.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        *provider.document.lock().unwrap() = json!({"keys": [public]}).to_string();
+        let told = gateway.output().matches("can be fetched again").count();
+        provider.up.store(true, Ordering::Relaxed);
+        await_that("they are known", || gateway.output().matches("can be fetched again").count() > told);
+    };
+    // After a failure the keys are fetched again soon, without another reload, which would forget all that is known of tokens.
+    let fail = || {
+        provider.up.store(false, Ordering::Relaxed);
+        let told = gateway.output().matches("what is known of them stays").count();
+        gateway.signal("HUP");
+        await_that("it is told", || gateway.output().matches("what is known of them stays").count() > told);
+    };
+    let zeros = |name: &str| {
+        let number = jwt::from_base64url(key.public()[name].as_str().unwrap());
+        jwt::base64url(&[vec![0], number].concat())
+    };
+    for (what, changes, code) in [
+        ("another certificate", json!({"x5t": "b", "x5c": ["MIIB"]}), ""),
+        ("an alg", json!({"x5t": "c", "alg": "RS256"}), ""),
+        ("leading zeros", json!({"n": zeros("n"), "e": zeros("e")}), ""),
+        ("operations", json!({"key_ops": ["verify"]}), ""),
+        ("another alg", json!({"alg": "PS256"}), "token_invalid"),
+        ("other operations", json!({"key_ops": ["encrypt"]}), "token_invalid"),
+        ("another use", json!({"use": "enc"}), "token_invalid"),
+        ("another name", json!({"kid": "other"}), "token_invalid"),
+    ] {
+        fail();
+        let mut warm = Connection::open(gateway.public);
+        let mut on_warm = || get("/theirs/a").bearer(&token).send_on(&mut warm, gateway.public).unwrap();
+        assert_eq!((on_warm().status, on_warm().status), (200, 200), "{what}");
+        let mut stream = Connection::open(gateway.public);
+        stream.send(&get("/theirs/stream").bearer(&token).bytes(gateway.public, "")).unwrap();
+        assert_eq!(stream.receive_head().unwrap().status, 200);
+        publish(&changes);
+        let (warm, cold) = (on_warm(), ask(&gateway, "/theirs/a", &token));
+        assert_eq!((warm.code(), cold.code()), (code, code), "{what}: {warm:?} {cold:?}");
+        // A revoked token ends its streams within a second.
+        let ends = holds_within(Duration::from_millis(1500), || !matches!(stream.chunk(), Ok(Some(_))));
+        assert_eq!(ends, !code.is_empty(), "{what}");
+        fail();
+        publish(&json!({}));
+        assert_eq!(ask(&gateway, "/theirs/a", &token).status, 200, "{what}, and back");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod group;
 mod link;
+mod paced;
 mod parts;
 mod reset;
 mod sending;
@@ -25,7 +26,7 @@ use crate::message::{Cause, rejection};
 use crate::upstream::alarm::{Alarm, Clock, Millis};
 use crate::upstream::balance::InFlight;
 use crate::upstream::body::{Progress, Upload};
-use crate::upstream::decode::may_trail;
+use crate::upstream::decode::{self, INTERIM_MAX, may_trail};
 use crate::upstream::h2::sending::{Pump, Sending};
 use crate::upstream::headers::is_hop_by_hop;
 use crate::upstream::wire::Broken;
@@ -73,6 +74,9 @@ impl Berth {
         let response = match head {
             Ok(response) => response,
             Err(broken) => {
+                if matches!(broken, Broken::Response(_)) {
+                    asking.cut_off();
+                }
                 *upload = asking.end(matches!(broken, Broken::Upload));
                 return Err(broken);
             }
@@ -111,6 +115,7 @@ impl Asking {
         alarm: &Alarm,
         (mut ring, mut deadline): (Millis, impl FnMut() -> Option<Millis>),
     ) -> Result<Response<RecvStream>, Broken> {
+        let mut interim = 0;
         poll_fn(|cx| {
             if let Some(sending) = self.sending.as_mut().filter(|sending| !sending.is_done())
                 && let Poll::Ready(sent) = sending.poll(cx)
@@ -122,6 +127,13 @@ impl Asking {
                 }
             }
             let Some(response) = &mut self.response else { return Poll::Ready(Err(Broken::Late)) };
+            // They wait in h2 until they are asked for.
+            while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Poll::Ready(Err(decode::Error::TooManyInterim.into()));
+                }
+            }
             if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
                 alarm.clear();
                 self.response = None;
@@ -137,6 +149,14 @@ impl Asking {
             Poll::Pending
         })
         .await
+    }
+
+    /// Resets the stream at once: the server has looked at it, and does not come to its response.
+    fn cut_off(&mut self) {
+        self.response = None;
+        if let Some(berth) = &self.berth {
+            berth.cut_off();
+        }
     }
 
     /// Gives the stream up, and the upload back.

@@ -1,13 +1,17 @@
 //! What a hostile peer can make the gateway hold or do, beside a client that must not notice.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::frames::{Client, END_HEADERS, HEADERS, RST_STREAM, block, frame};
-use crate::harness::{Gateway, Setup, await_that};
+use crate::frames::{
+    ACK, CONTINUATION, Client, END_HEADERS, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, block, frame,
+};
+use crate::harness::{Gateway, Setup, await_that, holds_within};
 use crate::origin::Origin;
 use crate::wire::{Connection, get};
 
@@ -133,6 +137,73 @@ fn interim_responses_without_end_are_cut_off() {
             assert_eq!((answer.status, answer.code()), (502, "upstream_unreachable"), "{answer:?}");
         }
     });
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+    await_that("the log names the cause", || gateway.output().contains("interim responses (1xx)"));
+}
+
+/// A server that answers the first request on each connection with responses of status 103, without end and without regard
+/// for a reset.
+fn start_interim_flood() -> (SocketAddr, Arc<AtomicUsize>) {
+    fn greet(stream: &mut TcpStream) -> std::io::Result<u32> {
+        stream.read_exact(&mut [0; PREFACE.len()])?;
+        stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head)?;
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload)?;
+            match (head[3], head[4]) {
+                (SETTINGS, 0) => stream.write_all(&frame(SETTINGS, ACK, 0, &[]))?,
+                (PING, 0) => stream.write_all(&frame(PING, ACK, 0, &payload))?,
+                (HEADERS | CONTINUATION, flags) if flags & END_HEADERS != 0 => {
+                    return Ok(u32::from_be_bytes(head[5..9].try_into().unwrap()));
+                }
+                _ => {}
+            }
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let count = Arc::clone(&count);
+            std::thread::spawn(move || {
+                let Ok(id) = greet(&mut stream) else { return };
+                let bytes = frame(HEADERS, END_HEADERS, id, &block(&[(":status", "103")])).repeat(1000);
+                while stream.write_all(&bytes).is_ok() {
+                    count.fetch_add(1000, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (address, sent)
+}
+
+#[test]
+fn interim_responses_of_http_2_without_end_are_cut_off() {
+    let (flood, sent) = start_interim_flood();
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address)
+        .set("server.workers", json!(1))
+        .set("upstreams.flood", json!({"servers": [format!("http://{flood}")], "protocol": "h2"}))
+        .and_routes(json!([{"path": "/flood", "upstream": "flood", "auth": "public"}]))
+        .start();
+    let before = resident(&gateway);
+    let longest = beside_a_good_client(gateway.public, || {
+        for _ in 0..4 {
+            let begin = Instant::now();
+            let answer = get("/flood").send(gateway.public);
+            assert_eq!((answer.status, answer.code()), (502, "upstream_unreachable"), "{answer:?}");
+            println!("502 after {:?}", begin.elapsed());
+        }
+        let written = sent.load(Ordering::Relaxed);
+        let is_read = holds_within(Duration::from_millis(500), || sent.load(Ordering::Relaxed) > written + 100_000);
+        assert!(!is_read, "a server that does not stop is still read");
+    });
+    let grown = resident(&gateway).saturating_sub(before);
+    println!("{} interim responses written, {} KiB more", sent.load(Ordering::Relaxed), grown / 1024);
+    assert!(grown < 24 << 20, "{grown} bytes");
     assert!(longest < Duration::from_millis(500), "{longest:?}");
     await_that("the log names the cause", || gateway.output().contains("interim responses (1xx)"));
 }

@@ -1,8 +1,9 @@
 //! One HTTP/2 connection to a server, and the streams on it.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use http::Request;
 
 use crate::model::Household;
 use crate::upstream::alarm::{Clock, Millis};
+use crate::upstream::h2::paced::Paced;
 use crate::upstream::h2::parts::{SmallParts, StreamParts};
 use crate::upstream::h2::reset::{LOOK, Resets};
 use crate::upstream::h2::unread::{Body, Load};
@@ -58,6 +60,8 @@ struct State {
     streams: Cell<usize>,
     /// It takes no further streams.
     closing: Cell<bool>,
+    /// The server sent without end: the connection closes with its last stream, whatever still comes.
+    flooded: Cell<bool>,
     /// It has answered before, so that the server may be closing it just now.
     answered: Cell<bool>,
     /// When the last stream ended.
@@ -132,6 +136,13 @@ impl Berth {
         if self.state.resets.leave(response, stream, (self.opened, self.state.clock.now())) {
             self.state.streams.set(self.state.streams.get() + 1);
         }
+    }
+
+    /// Notes that the stream is reset because the server sends on it without end: no further one is opened.
+    pub(super) fn cut_off(&self) {
+        self.note_reset(false);
+        self.state.closing.set(true);
+        self.state.flooded.set(true);
     }
 
     /// Notes that the stream is reset before its end.
@@ -268,7 +279,7 @@ async fn shake_hands(
         .enable_push(false)
         // What arrives for a stream that was reset and is forgotten by now counts as an error of the server.
         .max_concurrent_reset_streams(2 * STREAMS)
-        .handshake::<_, Bytes>(stream)
+        .handshake::<_, Bytes>(Paced::new(stream))
         .await
         .map_err(no_h2)?;
     let mut pings = connection.ping_pong();
@@ -289,6 +300,7 @@ async fn shake_hands(
         clock: Rc::clone(clock),
         streams: Cell::new(0),
         closing: Cell::new(false),
+        flooded: Cell::new(false),
         answered: Cell::new(false),
         since: Cell::new(clock.now()),
         heard: Cell::new(clock.now()),
@@ -302,7 +314,13 @@ async fn shake_hands(
 }
 
 /// Moves the bytes of a connection until it is closed, or the server gives no sign of life while streams are open.
-async fn drive(connection: Connection<Stream, Bytes>, pings: Option<PingPong>, state: Rc<State>) {
+async fn drive(mut connection: Connection<Paced<Stream>, Bytes>, pings: Option<PingPong>, state: Rc<State>) {
+    let connection = poll_fn(|cx| {
+        if state.flooded.get() && state.streams.get() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut connection).poll(cx)
+    });
     let mut connection = pin!(async {
         tokio::select! {
             _ = connection => {}

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::client::ResponseFuture;
@@ -129,8 +129,13 @@ impl Resets {
         let mut held = self.held.borrow_mut();
         let before = held.len();
         held.retain_mut(|held| {
+            // An interim response says that the server has looked at it, too.
+            if matches!(held.response.poll_informational(&mut cx), Poll::Ready(Some(Ok(_)))) {
+                self.answered.set(now);
+                return false;
+            }
             let answer = Pin::new(&mut held.response).poll(&mut cx);
-            if matches!(answer, std::task::Poll::Ready(Ok(_))) {
+            if matches!(answer, Poll::Ready(Ok(_))) {
                 self.answered.set(now);
             }
             answer.is_pending() && !(now.saturating_sub(held.opened) >= YOUNG && self.may_reset(held.opened, now))

@@ -156,6 +156,10 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn read(&self, headers: &mut HeaderMap) -> Result<Head, Error> {
+        // A map that was large for the request stays so.
+        if headers.len() > FIELDS {
+            *headers = HeaderMap::new();
+        }
         headers.clear();
         let (mut length, mut chunked, mut keep) = (None, false, self.version == 1);
         let mut named: Vec<HeaderName> = Vec::new();

@@ -26,6 +26,9 @@ use crate::upstream::tunnel::Tunnel;
 const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = 64 * 1024;
 
+/// Room for a request's header section that is kept once it is written, in bytes.
+const KEPT_HEAD: usize = 8 * 1024;
+
 /// Why an exchange ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -59,6 +62,8 @@ struct Inner {
     /// What of the request is to be written, and how much of that has been.
     output: Vec<u8>,
     written: usize,
+    /// What is to be written begins with a header section.
+    sends_head: bool,
     upload: Option<Upload>,
     alarm: Rc<Alarm>,
     reused: bool,
@@ -82,6 +87,7 @@ impl Wire {
             input: BytesMut::new(),
             output: Vec::new(),
             written: 0,
+            sends_head: false,
             upload: None,
             alarm,
             reused: false,
@@ -109,6 +115,7 @@ impl Wire {
     /// Where the request's header section is written.
     pub fn output(&mut self) -> &mut Vec<u8> {
         self.0.clear_output();
+        self.0.sends_head = true;
         &mut self.0.output
     }
 
@@ -256,6 +263,9 @@ impl Inner {
                         return Poll::Ready(Err(error.into()));
                     }
                 }
+            }
+            if std::mem::take(&mut self.sends_head) && self.output.capacity() > KEPT_HEAD {
+                self.output = Vec::new();
             }
             self.clear_output();
             if let Err(error) = ready!(Pin::new(&mut self.stream).poll_flush(cx)) {

@@ -156,6 +156,16 @@ impl App {
         Ok(waiting)
     }
 
+    /// Opens the audit's file anew, where it has one.
+    ///
+    /// # Errors
+    /// It cannot be written; then the audit goes on where it was.
+    pub fn reopen_audit(&self) -> Result<(), audit::Error> {
+        let access::Writer { output, shape } = &self.lasting.access;
+        self.lasting.audit.turn_to(audit::Sink::open(&self.edition().config.log.audit, output, *shape)?);
+        Ok(())
+    }
+
     /// The present edition.
     pub fn edition(&self) -> Arc<Edition> {
         Arc::clone(&self.editions.borrow())

@@ -39,7 +39,9 @@ pub use network::Network;
 pub use pattern::{PathPattern, Segment};
 pub use problem::{Error, Problem, Warning};
 pub use route::{Auth, Cors, EncodedSlash, NO_LIMIT, OnExpiry, Rate, Route, RouteLimits, Rule};
-pub use server::{Address, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls};
+pub use server::{
+    Address, AdminAccess, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls,
+};
 pub use trusted::{KeySetUrl, LOCAL, Trusted, TrustedKeys};
 pub use upstream::{
     Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
@@ -53,6 +55,8 @@ pub struct Config {
     pub server: Server,
     /// Where /livez, /readyz, /metrics and /openapi.json are answered; `None` turns the listener off.
     pub admin: Option<SocketAddr>,
+    /// Who may read more than /livez and /readyz there.
+    pub admin_access: AdminAccess,
     /// What is logged, and how.
     pub log: Log,
     /// Where accounts, sessions and revocations are kept.

@@ -45,7 +45,9 @@ pub(super) fn resolve(
 ) -> Result<Config, Wrong> {
     let mut reader = Reader::new(text, folder, env);
     let server = server::server(&mut reader, file.server.unwrap_or_default());
-    let admin = listen::admin(&mut reader, file.admin.unwrap_or_default(), &server.listen);
+    let mut admin = file.admin.unwrap_or_default();
+    let admin_access = server::admin_access(&mut reader, (admin.allow.take(), admin.hosts.take()));
+    let admin = listen::admin(&mut reader, admin, &server.listen);
     let log = log(&mut reader, file.log.unwrap_or_default());
     let store = store(&mut reader, file.store.unwrap_or_default());
     let identity = identity::identity(&mut reader, file.identity.unwrap_or_default());
@@ -58,7 +60,20 @@ pub(super) fn resolve(
     if !problems.is_empty() {
         return Err(Wrong { problems, files });
     }
-    Ok(Config { server, admin, log, store, tokens, identity, identity_headers, upstreams, routes, warnings, files })
+    Ok(Config {
+        server,
+        admin,
+        admin_access,
+        log,
+        store,
+        tokens,
+        identity,
+        identity_headers,
+        upstreams,
+        routes,
+        warnings,
+        files,
+    })
 }
 
 fn log(reader: &mut Reader<'_>, log: file::Log) -> Log {

@@ -124,3 +124,12 @@ impl Limits {
         files.saturating_sub(SPARE_FILES).saturating_sub(clients).max(1)
     }
 }
+
+/// `admin.allow` and `admin.hosts`: who may read more than /livez and /readyz.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// Peers, by the address of their sockets.
+    pub allow: Vec<Network>,
+    /// Lower case; `*.` in front stands for one label or more.
+    pub hosts: Vec<String>,
+}

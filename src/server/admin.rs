@@ -1,14 +1,14 @@
 //! The admin listener: /livez, /readyz, /metrics and /openapi.json, for those who operate the gateway. Never on the public listener.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
@@ -22,9 +22,11 @@ use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::clock;
+use crate::config::AdminAccess;
 use crate::server::Phase;
 use crate::server::doors::Doors;
 use crate::server::farewell::Farewell;
+use crate::server::seldom::Seldom;
 
 /// What `portcullis health` calls itself.
 pub const HEALTH_AGENT: &str = "portcullis-health";
@@ -34,6 +36,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections at a time: probes and scrapers are few.
+const CONNECTIONS: usize = 256;
 
 /// For requests that are under way when a successor takes over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -76,12 +81,19 @@ impl Service for Admin {
                 return;
             }
         };
-        let mut connections = JoinSet::new();
+        let (mut connections, failures) = (JoinSet::new(), Seldom::default());
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
+                    // What is too much is closed: a probe asks again.
+                    Ok(_) if connections.len() >= CONNECTIONS => {}
                     Ok((stream, peer)) => drop(connections.spawn(self.desk.clone().serve(stream, peer.ip()))),
-                    Err(_) => tokio::time::sleep(PAUSE).await,
+                    Err(error) => {
+                        if failures.is_due(clock::monotonic()) {
+                            tracing::warn!("admin.listen: a connection could not be accepted: {error}");
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 },
                 Some(_) = connections.join_next() => {}
                 () = self.desk.succeeded() => break,
@@ -128,6 +140,11 @@ impl Desk {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
+        if !matches!(request.uri().path(), "/livez" | "/readyz")
+            && let Err(reason) = self.check(request, peer)
+        {
+            return text(StatusCode::FORBIDDEN, reason);
+        }
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n"),
             // With a successor, whoever was let in just before that learns how the service is.
@@ -159,6 +176,47 @@ impl Desk {
             _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz, /metrics and /openapi.json\n"),
         }
     }
+}
+
+impl Desk {
+    /// Whether this peer may read more than how the gateway is, by the Host that it names: a page in a browser can have any
+    /// name resolve to this address.
+    fn check<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<(), String> {
+        let edition = self.app.edition();
+        let AdminAccess { allow, hosts } = &edition.config.admin_access;
+        let peer = peer.to_canonical();
+        if !allow.iter().any(|network| network.contains(peer)) {
+            return Err(format!("{peer} may not read this; add it, or its network, to admin.allow\n"));
+        }
+        let mut values = request.headers().get_all(HOST).iter();
+        let (Some(host), None) = (values.next().and_then(|host| host.to_str().ok()), values.next()) else {
+            return Err(
+                "Host is missing or duplicate; ask by an IP address, localhost, or a name in admin.hosts\n".into()
+            );
+        };
+        let name = host_of(host).to_ascii_lowercase();
+        let is_listed = |listed: &String| match listed.strip_prefix('*') {
+            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            None => *listed == name,
+        };
+        if name == "localhost" || is_address(&name) || hosts.iter().any(is_listed) {
+            return Ok(());
+        }
+        Err("this Host is not allowed; ask by an IP address or localhost, or add the name to admin.hosts\n".into())
+    }
+}
+
+/// A Host without its port.
+fn host_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => name,
+        _ => host,
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    let inside = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inside.map_or_else(|| name.parse::<Ipv4Addr>().is_ok(), |inside| inside.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Whether `portcullis health` asks: it sends nobody here.

@@ -152,7 +152,14 @@ impl Reload {
                     if heard.is_none() {
                         return Ok(());
                     }
-                    self.take("SIGHUP", self.watch.look()).await;
+                    let now = self.watch.look();
+                    if self.watch.is_as_tried(&now) {
+                        tracing::info!(
+                            "SIGHUP: no file has changed since the last reload; a single file that is mounted into a \
+                             container keeps its old inode when it is replaced: mount its folder"
+                        );
+                    }
+                    self.take("SIGHUP", now).await;
                 }
                 _ = looks.tick() => {
                     let now = self.watch.look();
@@ -196,6 +203,11 @@ impl Watch {
         let still = self.last == *now;
         self.last.clone_from(now);
         still && self.tried != *now
+    }
+
+    /// Whether what is there `now` was tried already.
+    fn is_as_tried(&self, now: &Look) -> bool {
+        self.tried == *now
     }
 
     /// Notes what was `tried`, good or bad.

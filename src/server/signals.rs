@@ -1,5 +1,5 @@
 //! Signals: SIGTERM and SIGINT drain and stop; another one ends what is being waited for, the leave or the drain. SIGQUIT
-//! stops once a successor serves.
+//! stops once a successor serves. SIGUSR1 opens the audit file anew, for logrotate; SIGUSR2 is ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,9 @@ struct Watched {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    reopen: Signal,
+    /// Its default would end the process.
+    ignored: Signal,
 }
 
 /// What a signal asks for.
@@ -43,6 +46,7 @@ struct Watched {
 enum Asked {
     Stop,
     HandOver,
+    ReopenAudit,
 }
 
 impl Watched {
@@ -51,14 +55,20 @@ impl Watched {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            ignored: signal(SignalKind::user_defined2())?,
         })
     }
 
     async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.quit.recv() => Asked::HandOver,
+        loop {
+            return tokio::select! {
+                _ = self.terminate.recv() => Asked::Stop,
+                _ = self.interrupt.recv() => Asked::Stop,
+                _ = self.quit.recv() => Asked::HandOver,
+                _ = self.reopen.recv() => Asked::ReopenAudit,
+                Some(()) = self.ignored.recv() => continue,
+            };
         }
     }
 
@@ -86,6 +96,7 @@ impl ShutdownSignalWatch for Signals {
                     self.drain(Phase::Draining, left, &mut signals).await;
                     return ShutdownSignal::FastShutdown;
                 }
+                Asked::ReopenAudit => self.reopen_audit(),
                 Asked::HandOver => {
                     let handed_over = tokio::select! {
                         handed_over = self.hand_over() => handed_over,
@@ -108,6 +119,13 @@ impl ShutdownSignalWatch for Signals {
 impl Signals {
     fn patience(&self) -> Duration {
         self.app.edition().config.server.timeouts.drain
+    }
+
+    fn reopen_audit(&self) {
+        match self.app.reopen_audit() {
+            Ok(()) => tracing::info!("SIGUSR1: the audit is opened anew"),
+            Err(error) => tracing::error!("SIGUSR1: the audit goes on where it was: {error}"),
+        }
     }
 
     /// Whether a successor serves now.

@@ -110,4 +110,11 @@ pub(in crate::config) struct Admin {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Option<Text>", extend("default" = "127.0.0.1:9180"))]
     pub listen: Option<Option<Text>>,
+    /// Peers that may read more than /livez and /readyz: addresses and ranges such as `10.0.0.0/8`. The socket's address
+    /// counts, never X-Forwarded-For.
+    #[schemars(extend("default" = ["127.0.0.0/8", "::1"]))]
+    pub allow: Option<Vec<Text>>,
+    /// Hosts by which these may ask, beside IP addresses and localhost, such as `gateway.internal` or `*.internal`.
+    #[schemars(extend("default" = []))]
+    pub hosts: Option<Vec<Text>>,
 }

@@ -6,12 +6,18 @@ use std::time::Duration;
 
 use super::listen;
 use crate::config::file;
+use crate::config::host;
 use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::Text;
 use crate::config::units;
-use crate::config::{Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Network, Server, ServerTimeouts, Tls};
+use crate::config::{
+    AdminAccess, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Network, Server, ServerTimeouts, Tls,
+};
+
+/// `admin.allow`, when it is not given.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1"];
 
 /// `server.timeouts.body_rate`, when it is not given, and at most; in bytes a second.
 const BODY_RATE: u64 = 256;
@@ -74,16 +80,8 @@ fn trusted_proxies(reader: &mut Reader<'_>, written: &[Text]) -> Vec<Network> {
     let mut networks = Vec::new();
     for (index, text) in written.iter().enumerate() {
         let key = Key::of("server.trusted_proxies").index(index);
-        let network = reader.parse(&key, text, |text| {
-            let everyone = text.ends_with("/0");
-            let parsed = text.parse::<Network>().map(|network| (network, everyone));
-            parsed.map_err(|()| {
-                Fault::new(
-                    format!("{} is not an address or range", quote(text)),
-                    "Write such as 10.0.0.0/8, fd00::/8 or 192.0.2.7",
-                )
-            })
-        });
+        let network =
+            reader.parse(&key, text, |text| parse_network(text).map(|network| (network, text.ends_with("/0"))));
         if let Some((network, everyone)) = network {
             networks.push(network);
             if everyone {
@@ -92,6 +90,35 @@ fn trusted_proxies(reader: &mut Reader<'_>, written: &[Text]) -> Vec<Network> {
         }
     }
     networks
+}
+
+fn parse_network(text: &str) -> Result<Network, Fault> {
+    text.parse().map_err(|()| {
+        let remedy = "Write such as 10.0.0.0/8, fd00::/8 or 192.0.2.7";
+        Fault::new(format!("{} is not an address or range", quote(text)), remedy)
+    })
+}
+
+/// `admin.allow` and `admin.hosts`.
+pub(super) fn admin_access(
+    reader: &mut Reader<'_>,
+    (allow, hosts): (Option<Vec<Text>>, Option<Vec<Text>>),
+) -> AdminAccess {
+    let loopback = || LOOPBACK.iter().filter_map(|text| text.parse().ok()).collect();
+    let key = Key::of("admin.allow");
+    let allow = allow.map_or_else(loopback, |allow| {
+        let texts = allow.iter().enumerate();
+        texts.filter_map(|(index, text)| reader.parse(&key.index(index), text, parse_network)).collect()
+    });
+    let key = Key::of("admin.hosts");
+    let hosts = hosts.unwrap_or_default();
+    let hosts = hosts.iter().enumerate().filter_map(|(index, text)| {
+        reader.parse(&key.index(index), text, |text| match text.strip_prefix("*.") {
+            Some(rest) => host::parse_name(rest).map(|name| format!("*.{name}")),
+            None => host::parse_name(text),
+        })
+    });
+    AdminAccess { hosts: hosts.collect(), allow }
 }
 
 fn timeouts(reader: &mut Reader<'_>, written: file::ServerTimeouts) -> ServerTimeouts {

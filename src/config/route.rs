@@ -92,7 +92,9 @@ pub enum Auth {
 pub struct Rule {
     /// Any of these; empty: not asked.
     pub roles: Vec<Role>,
-    /// Each claim must equal the value, or be an array that holds it.
+    /// All of these; empty: not asked.
+    pub scopes: Vec<String>,
+    /// Each claim, by its name or path, must equal the value, or be an array that holds it.
     pub claims: Vec<(String, serde_json::Value)>,
     /// Whether `fresh` must be true.
     pub fresh: bool,

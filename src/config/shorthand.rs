@@ -216,6 +216,56 @@ impl JsonSchema for Listen {
     }
 }
 
+/// One text, or a list of texts.
+#[derive(Debug)]
+pub(super) enum Texts {
+    /// Just one.
+    One(Text),
+    /// A list.
+    Many(Vec<Text>),
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, or a list of texts")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Texts, E> {
+                Ok(Texts::One(Text(text.into())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    all.push(text);
+                }
+                Ok(Texts::Many(all))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl JsonSchema for Texts {
+    fn schema_name() -> Cow<'static, str> {
+        "Texts".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (one, many) = (generator.subschema_for::<Text>(), generator.subschema_for::<Vec<Text>>());
+        json_schema!({"anyOf": [one, many]})
+    }
+}
+
 /// `upstreams.NAME.balance`.
 #[derive(Debug)]
 pub(super) enum Balance {

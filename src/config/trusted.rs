@@ -14,8 +14,10 @@ pub struct Trusted {
     pub issuer: String,
     /// What verifies them.
     pub keys: TrustedKeys,
-    /// `aud` that they must have; `None`: any.
-    pub audience: Option<String>,
+    /// They must be for one of these; empty: any.
+    pub audience: Vec<String>,
+    /// Which claim holds the audience: a name, or a path with dots.
+    pub audience_claim: String,
     /// Their `alg`; empty: whatever fits the key.
     pub algorithms: Vec<String>,
     /// Which claim names the user: a name, or a path with dots.

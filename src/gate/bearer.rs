@@ -87,6 +87,9 @@ pub fn check_rule(rule: &Rule, caller: &Caller, now: UnixTime) -> Result<(), Rej
         let names: Vec<&str> = rule.roles.iter().map(Role::as_str).collect();
         return Err(Rejection::Forbidden(format!("This needs one of the roles: {}", names.join(", ")).into()));
     }
+    if let Some(scope) = rule.scopes.iter().find(|scope| !claims.has_scope(scope)) {
+        return Err(Rejection::Forbidden(format!("This needs the scope {scope}").into()));
+    }
     if let Some((name, _)) = rule.claims.iter().find(|(name, wanted)| !claims.has(name, wanted)) {
         return Err(Rejection::Forbidden(format!("This needs another value of the claim {name}").into()));
     }

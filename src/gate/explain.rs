@@ -185,6 +185,9 @@ pub fn rule(auth: &Auth) -> String {
         let names: Vec<&str> = rule.roles.iter().map(Role::as_str).collect();
         text.push_str(&format!("  one of the roles {}", names.join(", ")));
     }
+    if !rule.scopes.is_empty() {
+        text.push_str(&format!("  the scopes {}", rule.scopes.join(", ")));
+    }
     for (name, value) in &rule.claims {
         text.push_str(&format!("  {name} = {value}"));
     }

@@ -36,7 +36,7 @@ impl From<tokens::Error> for Rejection {
             tokens::Error::Malformed(why) => Self::TokenMalformed(why.to_string().into()),
             tokens::Error::Header(why) | tokens::Error::Claim(why) => Self::TokenInvalid(why.into()),
             signature @ tokens::Error::Signature => Self::TokenInvalid(signature.to_string().into()),
-            tokens::Error::IdToken => Self::IdToken,
+            tokens::Error::NotAccess(why) => Self::NotAccessToken(why),
             tokens::Error::Expired => Self::TokenExpired,
             tokens::Error::Revoked => Self::TokenRevoked,
             unknown @ tokens::Error::ForeignKey => Self::TokenInvalid(unknown.to_string().into()),

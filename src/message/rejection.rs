@@ -54,8 +54,8 @@ pub enum Rejection {
         /// What belongs there.
         refresh: bool,
     },
-    /// An ID token of another issuer was sent in place of its access token.
-    IdToken,
+    /// An ID or refresh token of another issuer, in place of its access token.
+    NotAccessToken(&'static str),
     /// More than one credential.
     TokenAmbiguous,
     /// A good token that does not meet the rule; which part of it.
@@ -120,7 +120,7 @@ impl Rejection {
             Self::TokenInvalid(_) => "token_invalid",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
-            Self::TokenWrongType { .. } | Self::IdToken => "token_wrong_type",
+            Self::TokenWrongType { .. } | Self::NotAccessToken(_) => "token_wrong_type",
             Self::TokenAmbiguous => "token_ambiguous",
             Self::Forbidden(_) => "forbidden",
             Self::RegistrationClosed => "registration_closed",
@@ -157,7 +157,7 @@ impl Rejection {
             | Self::TokenMalformed(_)
             | Self::TokenInvalid(_)
             | Self::TokenWrongType { .. }
-            | Self::IdToken => (401, 422),
+            | Self::NotAccessToken(_) => (401, 422),
             Self::TokenAmbiguous => (400, 422),
             Self::Forbidden(_) | Self::RegistrationClosed => (403, 403),
             Self::NoRoute | Self::NoSession => (404, 404),
@@ -198,7 +198,7 @@ impl Rejection {
             | Self::TokenExpired
             | Self::TokenRevoked
             | Self::TokenWrongType { .. }
-            | Self::IdToken
+            | Self::NotAccessToken(_)
             | Self::TokenAmbiguous
             | Self::Forbidden(_)
             | Self::RegistrationClosed
@@ -245,7 +245,7 @@ impl Rejection {
             Self::TokenRevoked => "Token has been revoked".into(),
             Self::TokenWrongType { refresh: true } => "Only refresh tokens are allowed".into(),
             Self::TokenWrongType { refresh: false } => "Only non-refresh tokens are allowed".into(),
-            Self::IdToken => "The token is an ID token. Send the access token".into(),
+            Self::NotAccessToken(text) => (*text).into(),
             Self::TokenAmbiguous => "More than one credential was sent. Send one Authorization header".into(),
             Self::RegistrationClosed => "Registration is closed".into(),
             Self::MalformedBody(text)

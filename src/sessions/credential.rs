@@ -133,7 +133,7 @@ fn header_value(claims: &Claims, source: &IdentitySource) -> Option<String> {
         IdentitySource::TokenId => claims.all.contains_key("jti").then(|| claims.token.as_str().to_owned()),
         IdentitySource::Session => claims.session.as_ref().map(|session| session.as_str().to_owned()),
         IdentitySource::Issuer => claims.issuer.as_deref().map(str::to_owned),
-        IdentitySource::Claim(name) => claims.all.get(name).and_then(plain),
+        IdentitySource::Claim(name) => claims.find(name).and_then(plain),
     }
 }
 

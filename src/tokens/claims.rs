@@ -161,13 +161,41 @@ impl Claims {
         }
     }
 
-    /// Whether the claim `name` is `wanted`, or an array that holds it.
-    pub fn has(&self, name: &str, wanted: &Value) -> bool {
-        match self.all.get(name) {
+    /// The claim of that name, or at the end of that path.
+    pub fn find(&self, path: &str) -> Option<&Value> {
+        find(&self.all, path)
+    }
+
+    /// Whether the claim at `path` is `wanted`, or an array that holds it.
+    pub fn has(&self, path: &str, wanted: &Value) -> bool {
+        match self.find(path) {
             Some(Value::Array(values)) => values.contains(wanted),
             Some(value) => value == wanted,
             None => false,
         }
+    }
+
+    /// Whether `scope` or `scp` holds this scope: as a word, or as an item of an array.
+    pub fn has_scope(&self, wanted: &str) -> bool {
+        ["scope", "scp"].into_iter().filter_map(|name| self.all.get(name)).any(|value| match value {
+            Value::String(words) => words.split(' ').any(|word| word == wanted),
+            Value::Array(values) => values.iter().any(|value| value.as_str() == Some(wanted)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        })
+    }
+}
+
+/// The claim at `path`: names with dots between. At each step the longest name that exists is taken, because many names
+/// have dots themselves.
+pub(super) fn find<'a>(all: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let (mut object, mut rest) = (all, path);
+    loop {
+        if let Some(value) = object.get(rest) {
+            return Some(value);
+        }
+        let mut splits = rest.rmatch_indices('.').filter_map(|(dot, _)| Some((rest.get(..dot)?, rest.get(dot + 1..)?)));
+        let (value, after) = splits.find_map(|(name, after)| Some((object.get(name)?, after)))?;
+        (object, rest) = (value.as_object()?, after);
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::config::{KeySetUrl, Trusted, TrustedKeys};
 use crate::model::{Role, TokenId};
 use crate::tokens::Error;
-use crate::tokens::claims::{Claims, Fresh, TokenType, moment, session, text};
+use crate::tokens::claims::{Claims, Fresh, TokenType, find, moment, session, text};
 use crate::tokens::header::Parts;
 use crate::tokens::jwk::{KeySet, KeySetError};
 use crate::tokens::key::Mark;
@@ -93,36 +93,46 @@ impl Foreign {
     pub(super) fn verify(&self, parts: &Parts<'_>, all: Map<String, Value>) -> Result<Verified, Error> {
         let keys = self.keys.as_ref().ok_or(Error::NoKeys)?;
         let mark = keys.verify(parts, &self.trusted.algorithms)?;
-        let claims = self.claims(parts, all)?;
-        if let Some(audience) = &self.trusted.audience
-            && !claims.has("aud", &Value::String(audience.clone()))
-        {
-            return Err(Error::Claim("Invalid audience"));
-        }
+        let kind = kind(&all)?;
+        // A refresh token is for its issuer, so that it need not have what an access token must.
+        let claims = self.claims(parts, all, kind).map_err(|error| match kind {
+            TokenType::Access => error,
+            TokenType::Refresh => Error::NotAccess("The token is a refresh token. Send the access token"),
+        })?;
         Ok(Verified { claims, mark })
     }
 
-    fn claims(&self, parts: &Parts<'_>, all: Map<String, Value>) -> Result<Claims, Error> {
+    fn claims(&self, parts: &Parts<'_>, all: Map<String, Value>, kind: TokenType) -> Result<Claims, Error> {
+        let Trusted { audience, audience_claim, subject_claim, roles_claim, .. } = &*self.trusted;
+        if !audience.is_empty() && !find(&all, audience_claim).is_some_and(|value| is_for(value, audience)) {
+            return Err(Error::Claim("Invalid audience"));
+        }
         let token = match all.get("jti") {
             None => digest_of(parts.message),
             Some(Value::String(jti)) if !jti.is_empty() => TokenId::new(jti.as_str()),
             Some(_) => return Err(Error::Claim("jti must be text")),
         };
         Ok(Claims {
-            subject: subject(find(&all, &self.trusted.subject_claim))?,
+            subject: subject(find(&all, subject_claim))?,
             token,
-            kind: kind(&all)?,
+            kind,
             expires: moment(&all, "exp", "exp must be a number")?.ok_or(Error::Claim("Token has no exp claim"))?,
             not_before: moment(&all, "nbf", "nbf must be a number")?,
             issued: moment(&all, "iat", "iat must be a number")?,
             fresh: Fresh::Flag(all.get("fresh") == Some(&Value::Bool(true))),
             session: session(&all)?,
             generation: None,
-            roles: find(&all, &self.trusted.roles_claim).map(roles).unwrap_or_default(),
+            roles: find(&all, roles_claim).map(roles).unwrap_or_default(),
             issuer: Some(Arc::clone(&self.issuer)),
             all,
         })
     }
+}
+
+/// Whether the value, or an item of it, is one of these.
+fn is_for(value: &Value, audience: &[String]) -> bool {
+    let is_one = |value: &Value| value.as_str().is_some_and(|text| audience.iter().any(|one| one == text));
+    value.as_array().map_or_else(|| is_one(value), |values| values.iter().any(is_one))
 }
 
 /// A set that was written down here is to be of use.
@@ -144,7 +154,7 @@ fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
         match stem {
             "access" | "bearer" | "sliding" | "jwt" | "at+jwt" => {}
             "refresh" | "offline" => kind = TokenType::Refresh,
-            "id" => return Err(Error::IdToken),
+            "id" => return Err(Error::NotAccess("The token is an ID token. Send the access token")),
             // Services sign other things with the same key: resets of passwords, invitations.
             _ => return Err(Error::Claim("The token is not an access token (typ, type, token_type or token_use)")),
         }
@@ -163,23 +173,31 @@ fn subject(value: Option<&Value>) -> Result<Arc<str>, Error> {
     }
 }
 
-/// The claim of that name, or at the end of that path: many names have dots.
-fn find<'a>(all: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    all.get(path).or_else(|| {
-        let mut steps = path.split('.');
-        let first = all.get(steps.next()?)?;
-        steps.try_fold(first, |at, step| at.get(step))
-    })
-}
-
-/// A list, or words with spaces between, as in `scope`. What is no role here opens nothing here, and is passed over.
+/// A list of names, or of objects with a name (Casdoor); words with spaces or commas between; or an object whose keys are
+/// the names (Zitadel). What is no role here opens nothing here, and is passed over.
 fn roles(value: &Value) -> Vec<Role> {
     let parse = |text: &str| Role::parse(text).ok();
     match value {
-        Value::String(words) => words.split(' ').filter_map(parse).collect(),
-        Value::Array(values) => values.iter().filter_map(Value::as_str).filter_map(parse).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+        Value::String(words) => words.split([' ', ',']).filter_map(parse).collect(),
+        Value::Array(values) => values.iter().filter_map(name).filter_map(parse).collect(),
+        Value::Object(entries) => {
+            entries.iter().filter(|(_, value)| is_set(value)).filter_map(|(name, _)| parse(name)).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
     }
+}
+
+/// The name of a role in a list.
+fn name(item: &Value) -> Option<&str> {
+    match item {
+        Value::String(name) => Some(name),
+        Value::Object(role) if role.get("isEnabled").is_none_or(is_set) => role.get("name")?.as_str(),
+        _ => None,
+    }
+}
+
+fn is_set(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false))
 }
 
 #[cfg(test)]
@@ -192,20 +210,26 @@ mod tests {
     fn claims_are_found_by_name_or_path() {
         let all = json!({
             "sub": "a", "realm_access": {"roles": ["x", "offline access", 7, "y"]}, "https://e.x/roles": "p q  r",
-            "deep": {"er": {"est": true}}, "null": null,
+            "deep": {"er": {"est": true}}, "null": null, "a": {"b": "short", "b.c": {"d": "two"}}, "a.b": {"e": "long"},
+            "urn:roles": {"m": {"1": "x"}, "n": false, "o": null, "p/q": {}, "r": []}, "comma": "p,q, r",
+            "list": [{"owner": "s", "name": "m"}, {"name": "off", "isEnabled": false}, {"name": 7}, {}, [], "n"],
         });
         let Value::Object(all) = all else { unreachable!() };
         for (path, roles_of) in [
             ("realm_access.roles", &["x", "y"][..]),
             ("https://e.x/roles", &["p", "q", "r"]),
             ("deep.er.est", &[]),
-            ("deep.er", &[]),
+            ("deep.er", &["est"]),
+            ("a.b.e", &["long"]),
+            ("urn:roles", &["m", "r"]),
+            ("comma", &["p", "q", "r"]),
+            ("list", &["m", "n"]),
             ("null", &[]),
         ] {
             let found: Vec<Role> = roles(find(&all, path).unwrap());
             assert_eq!(found.iter().map(Role::as_str).collect::<Vec<_>>(), roles_of, "{path}");
         }
-        for path in ["", ".", "x", "sub.x", "realm_access.", "realm_access.x", "deep..est", "null.x"] {
+        for path in ["", ".", "x", "sub.x", "realm_access.", "realm_access.x", "deep..est", "null.x", "a.b.c.d"] {
             assert_eq!(find(&all, path), None, "{path}");
         }
     }

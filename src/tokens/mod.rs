@@ -36,9 +36,9 @@ pub enum Error {
     /// A claim is missing, stands twice, is of the wrong type, or not what is required here.
     #[error("{0}")]
     Claim(&'static str),
-    /// It says that it is an ID token: proof of a login to its client, not a credential.
-    #[error("The token is an ID token; send the access token")]
-    IdToken,
+    /// It says that it is an ID or refresh token.
+    #[error("{0}")]
+    NotAccess(&'static str),
     /// `exp` is over.
     #[error("Token has expired")]
     Expired,

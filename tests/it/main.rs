@@ -44,6 +44,7 @@ mod throttling;
 mod tokens;
 mod keys;
 mod provider;
+mod providers_tokens;
 mod trusted;
 mod trusted_keys;
 mod flask;

@@ -93,7 +93,9 @@ pub(in crate::config) enum Access {
 pub(in crate::config) struct Rule {
     /// Any of these roles.
     pub roles: Option<Vec<Text>>,
-    /// Each claim equals the value, or is a list that holds it.
+    /// All of these, in `scope` (words) or `scp` (words or a list).
+    pub scopes: Option<Vec<Text>>,
+    /// Each claim equals the value, or is a list that holds it. A name, or a path with dots such as `realm_access.roles`.
     pub claims: Option<Named<Plain>>,
     /// Whether it must come from a login, not from a refresh.
     pub fresh: Option<bool>,

@@ -196,6 +196,7 @@ fn rule(reader: &mut Reader<'_>, key: &Key, written: file::Rule, tokens: &Tokens
         };
         roles.extend(reader.parse(&key_of_roles.index(index), text, parse));
     }
+    let scopes = scopes(reader, &key.name("scopes"), written.scopes);
     let mut claims = Vec::new();
     let Named(written_claims) = written.claims.unwrap_or_default();
     for (name, Plain(value)) in written_claims {
@@ -210,7 +211,24 @@ fn rule(reader: &mut Reader<'_>, key: &Key, written: file::Rule, tokens: &Tokens
         claims.extend(value.map(|value| (name, value)));
     }
     let issuers = issuers(reader, &key.name("issuers"), written.issuers, tokens);
-    Rule { roles, claims, fresh: written.fresh.unwrap_or(false), issuers }
+    Rule { roles, scopes, claims, fresh: written.fresh.unwrap_or(false), issuers }
+}
+
+fn scopes(reader: &mut Reader<'_>, key: &Key, written: Option<Vec<Text>>) -> Vec<String> {
+    let Some(written) = written else { return Vec::new() };
+    if written.is_empty() {
+        reader.refuse(key, "is an empty list", "Leave it out to ask for no scope");
+    }
+    // RFC 6749 3.3.
+    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    let parse = |scope: &str| match !scope.is_empty() && scope.bytes().all(fits) {
+        true => Ok(scope.to_owned()),
+        false => Err(Fault::new(
+            format!("{} is not a scope", quote(scope)),
+            "Write each scope by itself, such as orders/read: visible ASCII without spaces, quotes and backslashes",
+        )),
+    };
+    written.iter().enumerate().filter_map(|(index, text)| reader.parse(&key.index(index), text, parse)).collect()
 }
 
 fn issuers(reader: &mut Reader<'_>, key: &Key, written: Option<Vec<Text>>, tokens: &Tokens) -> Vec<String> {

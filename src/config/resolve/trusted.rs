@@ -12,6 +12,7 @@ use crate::config::key::Key;
 use crate::config::problem::{Fault, quote};
 use crate::config::reader::Reader;
 use crate::config::scalar::{Hidden, Text};
+use crate::config::shorthand::Texts;
 use crate::config::{KeySetUrl, LOCAL, ResponseStyle, Trusted, TrustedKeys};
 
 /// `alg` of tokens that are verified with a public key.
@@ -49,20 +50,43 @@ pub(super) fn trusted(
         });
         let keys = (entry.jwks_url.as_ref(), entry.jwks_file.as_ref());
         let keys = keys_of(reader, &key, keys, (entry.secret, entry.secret_file), style);
-        let audience = reader.line_of_text(&key.name("audience"), entry.audience.as_ref());
-        if audience.is_none() && keys.is_some() {
-            let why = "without `audience`, tokens that this issuer made for any other application are taken too";
-            reader.warn(&key, why);
+        let audience = audience(reader, &key, entry.audience, keys.is_some());
+        let audience_claim = claim(reader, &key.name("audience_claim"), entry.audience_claim.as_ref(), "aud");
+        if audience.is_empty() && entry.audience_claim.is_some() {
+            let remedy = "Name the audience that its tokens must be for";
+            reader.refuse(&key.name("audience_claim"), "has no effect without `audience`", remedy);
         }
         let possible: &[&str] = if matches!(keys, Some(TrustedKeys::Secret(_))) { &SHARED } else { &PUBLIC };
         let algorithms = algorithms(reader, &key.name("algorithms"), entry.algorithms, possible);
         let subject_claim = claim(reader, &key.name("subject_claim"), entry.subject_claim.as_ref(), "sub");
         let roles_claim = claim(reader, &key.name("roles_claim"), entry.roles_claim.as_ref(), "roles");
         if let (Some(issuer), Some(keys)) = (issuer, keys) {
-            all.push(Trusted { issuer, keys, audience, algorithms, subject_claim, roles_claim });
+            all.push(Trusted { issuer, keys, audience, audience_claim, algorithms, subject_claim, roles_claim });
         }
     }
     all
+}
+
+fn audience(reader: &mut Reader<'_>, key: &Key, written: Option<Texts>, has_keys: bool) -> Vec<String> {
+    let place = key.name("audience");
+    match written {
+        None => {
+            if has_keys {
+                let why = "without `audience`, tokens that this issuer made for any other application are taken too";
+                reader.warn(key, why);
+            }
+            Vec::new()
+        }
+        Some(Texts::One(text)) => reader.line_of_text(&place, Some(&text)).into_iter().collect(),
+        Some(Texts::Many(texts)) => {
+            if texts.is_empty() {
+                let remedy = "Leave the key out for any audience";
+                reader.refuse(&place, "is an empty list, so that no token could be good", remedy);
+            }
+            let each = texts.iter().enumerate();
+            each.filter_map(|(index, text)| reader.line_of_text(&place.index(index), Some(text))).collect()
+        }
+    }
 }
 
 fn claim(reader: &mut Reader<'_>, key: &Key, written: Option<&Text>, default: &str) -> String {

@@ -32,7 +32,7 @@ fn unknown_keys() {
     auth:
       rolls: [admin]"), @r"
     gateway.yaml:5:7: routes[0].auth.rolls: there is no key `rolls` here
-        Did you mean `roles`? The keys here are: roles, claims, fresh, issuers
+        Did you mean `roles`? The keys here are: roles, scopes, claims, fresh, issuers
     ");
     assert_snapshot!(errors("upstreams:
   app:

@@ -87,6 +87,20 @@ fn rules() {
     ");
     assert_snapshot!(route_errors(r#"  - path: /
     upstream: app
+    auth: {scopes: [orders/read, "a b", ""]}"#), @r"
+    gateway.yaml:5: routes[0].auth.scopes[1]: `a b` is not a scope
+        Write each scope by itself, such as orders/read: visible ASCII without spaces, quotes and backslashes
+    gateway.yaml:5: routes[0].auth.scopes[2]: an empty text is not a scope
+        Write each scope by itself, such as orders/read: visible ASCII without spaces, quotes and backslashes
+    ");
+    assert_snapshot!(route_errors("  - path: /
+    upstream: app
+    auth: {scopes: []}"), @r"
+    gateway.yaml:5: routes[0].auth.scopes: is an empty list
+        Leave it out to ask for no scope
+    ");
+    assert_snapshot!(route_errors(r#"  - path: /
+    upstream: app
     auth: {roles: ["a b"]}"#), @r"
     gateway.yaml:5: routes[0].auth.roles[0]: `a b` is not a role
         A role has 1 to 64 of the characters A-Z a-z 0-9 _ . : -

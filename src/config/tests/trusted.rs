@@ -31,7 +31,16 @@ fn sources_of_keys() {
     let one = load(&trusted("{issuer: i, secret: \"${SECRET}\", algorithms: [HS512], roles_claim: a.b}")).tokens;
     let one = &one.trusted[0];
     assert!(matches!(&one.keys, TrustedKeys::Secret(secret) if secret.len() == 40));
-    assert_eq!((one.subject_claim.as_str(), one.roles_claim.as_str(), &one.audience), ("sub", "a.b", &None));
+    assert_eq!((one.subject_claim.as_str(), one.roles_claim.as_str(), one.audience.len()), ("sub", "a.b", 0));
+    assert_eq!(one.audience_claim, "aud");
+    for (audience, all) in [("a", &["a"][..]), ("[a, \"https://b\"]", &["a", "https://b"])] {
+        let entry = format!("{{issuer: i, jwks_url: https://h/k, audience: {audience}, audience_claim: client_id}}");
+        let one = load(&trusted(&entry)).tokens.trusted.remove(0);
+        assert_eq!(
+            (one.audience, one.audience_claim.as_str()),
+            (all.iter().map(ToString::to_string).collect(), "client_id")
+        );
+    }
     assert_eq!(one.algorithms, ["HS512"]);
 }
 
@@ -55,6 +64,9 @@ fn what_is_wrong_with_a_trusted_issuer() {
         ("{issuer: i, jwks_url: /k}", "tokens.trusted[0].jwks_url: is not a URL"),
         ("{issuer: i, jwks_url: \"https://h/k#f\"}", "tokens.trusted[0].jwks_url: is not a URL"),
         ("{issuer: i, jwks_url: \"https://u:p@h/k\"}", "has no user or password"),
+        ("{issuer: i, jwks_url: https://h/k, audience: []}", "tokens.trusted[0].audience: is an empty list"),
+        ("{issuer: i, jwks_url: https://h/k, audience: [a, \"\"]}", "tokens.trusted[0].audience[1]: is empty"),
+        ("{issuer: i, jwks_url: https://h/k, audience_claim: c}", "audience_claim: has no effect without `audience`"),
         (&format!("{{issuer: \"\", {URL}}}"), "tokens.trusted[0].issuer: is empty"),
         (&format!("{{issuer: us, {URL}}}"), "tokens.trusted[0].issuer: `us` is tokens.issuer"),
         (&format!("{{issuer: local, {URL}}}"), "tokens.trusted[0].issuer: `local` stands for"),

@@ -244,7 +244,7 @@ routes:
   - {path: /a, host: example.com, upstream: API, methods: [POST, PUT]}
   - {path: /a, upstream: app}
   - {path: /x, upstream: app, auth: {}}
-  - {path: /y, upstream: app, auth: {roles: [a, b:c], claims: {n: 5, t: "${PORT}", b: true}, fresh: true}}
+  - {path: /y, upstream: app, auth: {roles: [a, b:c], scopes: [orders/read], claims: {n: 5, t: "${PORT}", b: true}, fresh: true}}
 "#,
     );
     let ids: Vec<&str> = config.routes.iter().map(|route| route.id.as_str()).collect();
@@ -252,7 +252,7 @@ routes:
     assert_eq!(config.routes[1].upstream, 1);
     assert_eq!(config.routes[3].auth, Auth::Required(super::super::Rule::default()));
     assert!(config.routes[0].forward_authorization);
-    assert_snapshot!(format!("{:?}", config.routes[4].auth), @r#"Required(Rule { roles: [Role("a"), Role("b:c")], claims: [("n", Number(5)), ("t", String("8088")), ("b", Bool(true))], fresh: true, issuers: [] })"#);
+    assert_snapshot!(format!("{:?}", config.routes[4].auth), @r#"Required(Rule { roles: [Role("a"), Role("b:c")], scopes: ["orders/read"], claims: [("n", Number(5)), ("t", String("8088")), ("b", Bool(true))], fresh: true, issuers: [] })"#);
     let servers: Vec<String> =
         config.upstreams[1].servers.iter().map(super::super::UpstreamServer::authority).collect();
     assert_eq!(servers, ["[::1]:81", "h.example"]);

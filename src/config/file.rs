@@ -160,6 +160,7 @@ pub(super) enum Algorithm {
     Hs256,
     #[serde(rename = "EdDSA")]
     EdDsa,
+    Ed25519,
     #[serde(rename = "ES256")]
     Es256,
     #[serde(rename = "RS256")]

@@ -35,9 +35,9 @@ impl<'a> Parts<'a> {
         Ok(Self { message, signature, header, payload })
     }
 
-    /// `alg`: to be compared with the key's, never to be chosen by.
+    /// `alg`: to be compared with the key's, never to be chosen by. `Ed25519` is `EdDSA` (RFC 9864).
     pub fn algorithm(&self) -> Option<&str> {
-        self.header.get("alg").and_then(Value::as_str)
+        self.header.get("alg").and_then(Value::as_str).map(one_name)
     }
 
     /// `kid`.
@@ -59,6 +59,11 @@ impl<'a> Parts<'a> {
         })?;
         Ok(claims)
     }
+}
+
+/// The name that is compared: RFC 9864 calls EdDSA on Ed25519, the only curve of it here, by the curve's name.
+pub(super) fn one_name(algorithm: &str) -> &str {
+    if algorithm == "Ed25519" { "EdDSA" } else { algorithm }
 }
 
 /// The refusal of a `kid` that no key has.

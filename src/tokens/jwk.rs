@@ -10,8 +10,8 @@ use crate::tokens::{Error, header};
 /// Keys that are taken of one set: more would only cost time.
 const MOST_KEYS: usize = 64;
 
-/// Keys that are tried on a token that does not name one.
-const MOST_TRIES: usize = 4;
+/// How long the keys may take together that are tried on one token, in microseconds: as long as the most keys on P-256 do.
+const MOST_WORK: u32 = 64 * 40;
 
 /// Why there is no key set.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,8 @@ impl KeySet {
     /// An HMAC secret that `issuer` shares with us.
     pub fn shared(issuer: &str, secret: &[u8]) -> Self {
         let mark = Mark::of(issuer, None, "HMAC", secret);
-        let key = PublicKey { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark };
+        let key =
+            PublicKey { kid: None, algorithms: SHARED.into(), key: DecodingKey::from_secret(secret), mark, cost: 1 };
         Self { keys: vec![key], possible: &SHARED }
     }
 
@@ -97,17 +98,27 @@ impl KeySet {
         let name = parts.algorithm().filter(|name| allowed.is_empty() || allowed.iter().any(|known| known == name));
         let algorithm = name.and_then(|name| name.parse().ok()).filter(|name| self.possible.contains(name));
         let algorithm = algorithm.ok_or(header::WRONG_ALGORITHM)?;
-        let named = |key: &&PublicKey| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
-        let fitting = self.keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
         // A key of another kind under the same name, or under none, may have been published since.
         let mut refusal = Error::ForeignKey;
-        for key in fitting.take(MOST_TRIES) {
+        for key in self.fitting(kid, algorithm) {
             match check(parts.message, parts.signature, &key.key, algorithm) {
                 Ok(()) => return Ok(key.mark),
                 Err(error) => refusal = error,
             }
         }
         Err(refusal)
+    }
+
+    /// The keys that may have signed a token which names `kid`: those of that name, then those without one. As many as the
+    /// work on one token allows.
+    fn fitting(&self, kid: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &PublicKey> {
+        let of_name = self.keys.iter().filter(move |key| kid.is_some() && key.kid.as_deref() == kid);
+        let others = self.keys.iter().filter(move |key| kid.is_none() || key.kid.is_none());
+        let fitting = of_name.chain(others).filter(move |key| key.algorithms.contains(&algorithm));
+        fitting.scan(0, |work, key| {
+            *work += key.cost;
+            (*work <= MOST_WORK).then_some(key)
+        })
     }
 }
 
@@ -149,6 +160,55 @@ mod tests {
         assert!(KeySet::parse("i", br#"{"keys": []}"#).unwrap().is_empty());
         for text in ["", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": ["text"]}"#, r#"{"keys": [{"kty": "oct"}, 7]}"#] {
             assert!(matches!(KeySet::parse("i", text.as_bytes()), Err(KeySetError::Form)), "{text}");
+        }
+    }
+
+    /// 64 keys without names.
+    fn many(curve: &'static aws_lc_rs::signature::EcdsaSigningAlgorithm, name: &str) -> KeySet {
+        use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
+        let keys = (0..64).map(|_| {
+            let point = EcdsaKeyPair::generate(curve).unwrap().public_key().as_ref().to_vec();
+            let (x, y) = point[1..].split_at(point.len() / 2);
+            json!({"kty": "EC", "crv": name, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
+        });
+        KeySet::parse("i", json!({"keys": keys.collect::<Vec<_>>()}).to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_work_on_one_token_is_bounded() {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING};
+        for (set, algorithm, count) in [
+            (many(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256"), Algorithm::ES256, 64),
+            (many(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384"), Algorithm::ES384, 10),
+        ] {
+            assert_eq!(set.keys.len(), 64);
+            assert_eq!(set.fitting(None, algorithm).count(), count);
+            assert_eq!(set.fitting(Some("any"), algorithm).count(), count);
+            assert_eq!(set.fitting(None, Algorithm::RS256).count(), 0);
+        }
+        let rsa = |bytes: usize| {
+            let n = URL_SAFE_NO_PAD.encode(vec![0xff; bytes]);
+            KeySet::parse("i", json!({"keys": [{"kty": "RSA", "n": n, "e": "AQAB"}]}).to_string().as_bytes()).unwrap()
+        };
+        assert_eq!([rsa(256).keys[0].cost, rsa(512).keys[0].cost, rsa(1024).keys[0].cost], [20, 79, 319]);
+        assert!(rsa(1025).is_empty());
+    }
+
+    #[test]
+    fn a_number_may_have_leading_zeros_or_too_few() {
+        let ec = |x: &str, y: &str| json!({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": y}]}).to_string();
+        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let (x, y) = ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
+        let plain = KeySet::parse("i", ec(x, y).as_bytes()).unwrap().keys.remove(0).mark;
+        let padded = URL_SAFE_NO_PAD.encode([&[0, 0][..], &bytes(x)].concat());
+        for (x, y) in [(padded.as_str(), y), (x, &format!("{y}=")), (&format!("{padded}="), y)] {
+            let set = KeySet::parse("i", ec(x, y).as_bytes()).unwrap();
+            assert!(set.has(plain), "{x} {y}");
+        }
+        let short = KeySet::parse("i", ec(&URL_SAFE_NO_PAD.encode(&bytes(x)[1..]), y).as_bytes()).unwrap();
+        assert!(!short.is_empty() && !short.has_key(plain), "another number");
+        for nonsense in ["", "AAAA", "AQ AB", &URL_SAFE_NO_PAD.encode([1; 33])] {
+            assert!(KeySet::parse("i", ec(nonsense, y).as_bytes()).unwrap().is_empty(), "{nonsense}");
         }
     }
 

@@ -168,6 +168,57 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
     await_that("its tokens are refused for good", || ask(&gateway, "/theirs/a", &token).code() == "token_invalid");
 }
 
+/// RFC 9864 names the algorithm of Ed25519 keys by their curve.
+#[test]
+fn ed25519_is_eddsa_by_another_name() {
+    let (origin, key) = (Origin::start(), Key::new("k", Algorithm::EdDSA));
+    for (published, allowed) in [("Ed25519", "Ed25519"), ("Ed25519", "EdDSA"), ("EdDSA", "Ed25519"), ("EdDSA", "EdDSA")]
+    {
+        let mut public = key.public();
+        public["alg"] = json!(published);
+        let provider = Provider::start(&[]);
+        *provider.document.lock().unwrap() = json!({"keys": [public]}).to_string();
+        let mut trusted = keycloak("jwks_url", &provider.url());
+        trusted["algorithms"] = json!([allowed]);
+        let gateway = setup(&origin, trusted).set("tokens.algorithm", json!(allowed)).unset("tokens", "secret").start();
+        await_keys(&gateway, &key.sign(&claims(json!({}))));
+        for name in ["EdDSA", "Ed25519"] {
+            let answer =
+                ask(&gateway, "/theirs/a", &key.sign_with(&json!({"alg": name, "kid": "k"}), &claims(json!({}))));
+            assert_eq!(answer.status, 200, "{published}, {allowed}, {name}: {answer:?}");
+        }
+        let other = key.sign_with(&json!({"alg": "Ed448", "kid": "k"}), &claims(json!({})));
+        assert_eq!(ask(&gateway, "/theirs/a", &other).code(), "token_invalid");
+        assert_eq!(gateway.try_token(&gateway.register("alice").access), 200);
+        assert!(get("/.well-known/jwks.json").send(gateway.public).text().contains("EdDSA"));
+    }
+}
+
+#[test]
+fn many_keys_without_a_name_are_all_tried() {
+    let origin = Origin::start();
+    let keys: Vec<Key> = (0..40).map(|_| Key::new("", Algorithm::ES256)).collect();
+    let rsa = Key::new("", Algorithm::RS256);
+    let unnamed = keys.iter().chain([&rsa]).map(|key| {
+        let mut public = key.public();
+        public.as_object_mut().unwrap().remove("kid");
+        public
+    });
+    let provider = Provider::start(&[]);
+    *provider.document.lock().unwrap() = json!({"keys": unnamed.collect::<Vec<_>>()}).to_string();
+    let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
+    for (nth, key) in keys.iter().enumerate() {
+        for header in [json!({"alg": "ES256"}), json!({"alg": "ES256", "kid": "none of theirs has one"})] {
+            let token = key.sign_with(&header, &claims(json!({})));
+            await_that("the keys are fetched", || ask(&gateway, "/theirs/a", &token).code() != "unavailable");
+            let answer = ask(&gateway, "/theirs/a", &token);
+            assert_eq!(answer.status, 200, "key {nth}, {header}: {answer:?}");
+        }
+    }
+    let stranger = Key::new("", Algorithm::ES256).sign_with(&json!({"alg": "ES256"}), &claims(json!({})));
+    assert_eq!(ask(&gateway, "/theirs/a", &stranger).code(), "token_invalid");
+}
+
 /// Answers, and at a path that ends in `stream` goes on answering.
 fn answer_or_stream(exchange: &mut Exchange<'_>) {
     if !exchange.seen.target.ends_with("stream") {

@@ -38,7 +38,7 @@ pub(super) fn tokens(reader: &mut Reader<'_>, written: file::Tokens, style: Resp
     }
     let algorithm = match reader.choice(&key.name("algorithm"), written.algorithm, file::Algorithm::Hs256) {
         file::Algorithm::Hs256 => Algorithm::Hs256,
-        file::Algorithm::EdDsa => Algorithm::EdDsa,
+        file::Algorithm::EdDsa | file::Algorithm::Ed25519 => Algorithm::EdDsa,
         file::Algorithm::Es256 => Algorithm::Es256,
         file::Algorithm::Rs256 => Algorithm::Rs256,
     };

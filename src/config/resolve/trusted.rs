@@ -16,7 +16,7 @@ use crate::config::shorthand::Texts;
 use crate::config::{KeySetUrl, LOCAL, ResponseStyle, Trusted, TrustedKeys};
 
 /// `alg` of tokens that are verified with a public key.
-const PUBLIC: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+const PUBLIC: [&str; 10] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "Ed25519"];
 
 /// `alg` of tokens that are verified with a shared secret.
 const SHARED: [&str; 3] = ["HS256", "HS384", "HS512"];
@@ -166,6 +166,8 @@ fn algorithms(reader: &mut Reader<'_>, key: &Key, written: Option<Vec<Text>>, po
         reader.refuse(key, "is an empty list, so that no token could be good", "Leave it out for what fits the key");
     }
     let parse = |name: &str| match possible.contains(&name) {
+        // RFC 9864: one algorithm, two names.
+        true if name == "Ed25519" => Ok("EdDSA".to_owned()),
         true => Ok(name.to_owned()),
         false => {
             let message = format!("{} is not possible here", quote(name));

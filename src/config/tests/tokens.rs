@@ -50,7 +50,7 @@ fn algorithms_and_the_encryption_key() {
     }
     assert_snapshot!(errors("tokens: {algorithm: none}"), @r"
     gateway.yaml:1:21: tokens.algorithm: `none` is not possible here
-        Possible are: HS256, EdDSA, ES256, RS256
+        Possible are: HS256, EdDSA, Ed25519, ES256, RS256
     ");
     let config = load("store: {encryption_key: \"${SECRET}\"}");
     assert_eq!(config.store.encryption_key.unwrap().len(), 40);

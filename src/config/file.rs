@@ -149,6 +149,9 @@ pub(super) struct Tokens {
     pub issuer: Option<Text>,
     /// `aud`, written and then required.
     pub audience: Option<Text>,
+    /// The longest token that is read, at most `32KiB`. 170 groups of Entra take 9,350 bytes.
+    #[schemars(extend("default" = "8KiB"))]
+    pub max_bytes: Option<Size>,
     /// Other issuers whose tokens are taken, on routes whose rule names them.
     pub trusted: Option<Vec<Trusted>>,
 }

@@ -172,6 +172,8 @@ pub struct Tokens {
     pub issuer: Option<String>,
     /// `aud`, written and then required.
     pub audience: Option<String>,
+    /// The longest token that is read, in bytes.
+    pub max_bytes: usize,
     /// Whose tokens are taken beside our own, each issuer once.
     pub trusted: Vec<Trusted>,
 }

@@ -52,6 +52,11 @@ pub(super) fn resolve(
     let store = store(&mut reader, file.store.unwrap_or_default());
     let identity = identity::identity(&mut reader, file.identity.unwrap_or_default());
     let tokens = tokens::tokens(&mut reader, file.tokens.unwrap_or_default(), identity.responses);
+    if server.limits.header_bytes <= tokens.max_bytes {
+        let message =
+            "tokens of this length do not fit into server.limits.header_bytes, which counts all header fields";
+        reader.warn(&Key::of("tokens.max_bytes"), message);
+    }
     let identity_headers = headers::identity_headers(&mut reader, file.identity_headers.unwrap_or_default());
     let upstreams = upstreams::upstreams(&mut reader, file.upstreams.unwrap_or_default());
     let around = routes::Around { upstreams: &upstreams, tokens: &tokens };

@@ -56,6 +56,9 @@ pub enum Error {
 /// What is wrong with the outer form of a token. The texts are PyJWT's where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
+    /// More bytes than are read.
+    #[error("The token is longer than {0} bytes (tokens.max_bytes)")]
+    TooLong(usize),
     /// Fewer than two dots.
     #[error("Not enough segments")]
     TooFewSegments,

@@ -538,3 +538,51 @@ fn claims_are_found_by_the_longest_name_that_exists() {
         [vec!["42"], vec!["a,b"], vec!["web-0"]]
     );
 }
+
+/// One of our own, of about this many bytes.
+fn token_of(bytes: usize) -> String {
+    let make = |pad: usize| jwt::token_with("alice", &json!({"groups": "g".repeat(pad)}));
+    let pad = (bytes - make(0).len()) * 3 / 4;
+    (0..4).map(|less| make(pad - less)).find(|token| token.len() <= bytes).unwrap()
+}
+
+#[test]
+fn a_token_is_read_up_to_the_configured_length() {
+    let origin = Origin::start();
+    for (set, most) in [(None, 8 * 1024), (Some("12KiB"), 12 * 1024), (Some("32KiB"), 32 * 1024)] {
+        let mut setup = Setup::new(origin.address);
+        if let Some(most) = set {
+            setup = setup.set("tokens.max_bytes", json!(most));
+        }
+        let gateway = setup.start();
+        let (fits, long) = (token_of(most), token_of(most + 8));
+        assert!(fits.len() > most - 4 && long.len() > most, "{} {}", fits.len(), long.len());
+        let answer = get("/secret").bearer(&fits).send(gateway.public);
+        assert_eq!((answer.status, answer.code()), (200, ""), "{set:?}");
+        assert_eq!(origin.last().header("authorization").unwrap().len(), fits.len() + 7, "passed on whole");
+        assert_eq!(over_http2(&gateway, &fits), 200, "{set:?}");
+        assert_eq!(get("/auth/verify").bearer(&fits).send(gateway.public).status, 200);
+        for place in ["/secret", "/auth/verify", "/sessions"] {
+            let answer = get(place).bearer(&long).send(gateway.public);
+            assert_eq!((answer.status, answer.code()), (401, "token_malformed"), "{place}, {set:?}");
+            assert!(answer.message().contains("tokens.max_bytes"), "{}", answer.message());
+        }
+        assert_eq!(over_http2(&gateway, &long), 401, "{set:?}");
+        assert_eq!(crate::wire::post("/logout/access").bearer(&fits).send(gateway.public).status, 200);
+        assert_eq!(ask(&gateway, "/secret", &fits).code(), "token_revoked");
+    }
+}
+
+/// The status of a request over HTTP/2.
+fn over_http2(gateway: &Gateway, token: &str) -> u16 {
+    let exchange = async {
+        let stream = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("http://{}/secret", gateway.public));
+        let request = request.header("authorization", format!("Bearer {token}")).body(()).unwrap();
+        let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
+        response.await.unwrap().status().as_u16()
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(exchange)
+}

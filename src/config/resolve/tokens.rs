@@ -14,6 +14,9 @@ use crate::secret::Secret;
 /// An HMAC key shorter than its hash weakens it (RFC 7518 3.2).
 const LEAST: usize = 32;
 
+/// The largest `tokens.max_bytes`.
+const MAX_TOKEN_BYTES: u64 = 32 << 10;
+
 const LONGER: &str = "Make one with `openssl rand -base64 48`, or leave it out to have one made and kept in the store";
 
 /// `tokens`. The style of answers decides how a short secret is met.
@@ -42,6 +45,7 @@ pub(super) fn tokens(reader: &mut Reader<'_>, written: file::Tokens, style: Resp
         file::Algorithm::Es256 => Algorithm::Es256,
         file::Algorithm::Rs256 => Algorithm::Rs256,
     };
+    let max_bytes = reader.size(&key.name("max_bytes"), written.max_bytes, 8 << 10, 1 << 10..=MAX_TOKEN_BYTES);
     let issuer = reader.line_of_text(&key.name("issuer"), written.issuer.as_ref());
     let trusted = super::trusted::trusted(reader, written.trusted.unwrap_or_default(), issuer.as_deref(), style);
     Tokens {
@@ -52,6 +56,7 @@ pub(super) fn tokens(reader: &mut Reader<'_>, written: file::Tokens, style: Resp
         leeway,
         issuer,
         audience: reader.line_of_text(&key.name("audience"), written.audience.as_ref()),
+        max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
         trusted,
     }
 }

@@ -48,6 +48,8 @@ fn algorithms_and_the_encryption_key() {
     ] {
         assert_eq!(load(&format!("tokens: {{{text}}}")).tokens.algorithm, algorithm);
     }
+    assert_eq!((load("").tokens.max_bytes, load("tokens: {max_bytes: 32KiB}").tokens.max_bytes), (8192, 32768));
+    assert_snapshot!(errors("tokens: {max_bytes: 64KiB}"), @"gateway.yaml:1: tokens.max_bytes: must be from 1KiB to 32KiB");
     assert_snapshot!(errors("tokens: {algorithm: none}"), @r"
     gateway.yaml:1:21: tokens.algorithm: `none` is not possible here
         Possible are: HS256, EdDSA, Ed25519, ES256, RS256

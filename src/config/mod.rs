@@ -42,7 +42,7 @@ pub use route::{Auth, Cors, EncodedSlash, NO_LIMIT, OnExpiry, Rate, Route, Route
 pub use server::{
     Address, AdminAccess, Certificate, DEFAULT_CONNECTIONS, Limits, Listener, Server, ServerTimeouts, Tls,
 };
-pub use trusted::{KeySetUrl, LOCAL, Trusted, TrustedKeys};
+pub use trusted::{KeySetUrl, LOCAL, Proxy, Trusted, TrustedKeys};
 pub use upstream::{
     Balance, HashKey, Health, HostPolicy, Protocol, ServerAddress, Upstream, UpstreamServer, UpstreamTimeouts,
     UpstreamTls,

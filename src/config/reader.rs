@@ -97,6 +97,11 @@ impl<'a> Reader<'a> {
         value.map_err(|fault| self.refuse(key, fault.message, fault.remedy)).ok()
     }
 
+    /// A variable of the environment, unless it is empty.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
     /// `text` with its variables expanded.
     pub fn expand(&mut self, key: &Key, text: &str) -> Option<String> {
         let errors = match expand::expand(text, self.env) {

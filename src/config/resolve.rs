@@ -5,6 +5,7 @@ mod listen;
 mod secret;
 mod tokens;
 mod trusted;
+mod proxy;
 mod identity;
 mod headers;
 mod upstreams;

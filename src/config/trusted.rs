@@ -1,5 +1,6 @@
 //! `tokens.trusted`, resolved: whose tokens are taken beside our own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::secret::Secret;
@@ -38,7 +39,7 @@ pub enum TrustedKeys {
 }
 
 /// An address of a JSON Web Key Set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KeySetUrl {
     /// As it was written.
     pub text: String,
@@ -50,6 +51,28 @@ pub struct KeySetUrl {
     pub port: u16,
     /// Path and query.
     pub target: String,
+    /// PEM file of the authorities that are trusted instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Through which it is fetched.
+    pub proxy: Option<Proxy>,
+}
+
+/// An HTTP proxy that opens tunnels (CONNECT).
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The value of Proxy-Authorization.
+    pub authorization: Option<Secret>,
+}
+
+/// Equal where the same keys are: by whichever way.
+impl PartialEq for KeySetUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl KeySetUrl {

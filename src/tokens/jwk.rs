@@ -55,6 +55,8 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError::Form`].
     pub fn parse(issuer: &str, text: &[u8]) -> Result<Self, KeySetError> {
+        // Some servers and editors put a byte order mark in front, which RFC 8259 8.1 lets a reader ignore.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let set: Value = serde_json::from_slice(text).map_err(|_| KeySetError::Form)?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::Form)?;
         let usable: Vec<PublicKey> =

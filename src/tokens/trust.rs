@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::config;
-use crate::tokens::Error;
 use crate::tokens::foreign::Foreign;
 use crate::tokens::header::Parts;
 use crate::tokens::key::Mark;
 use crate::tokens::ring::{Ring, Verified};
+use crate::tokens::{Error, Malformed};
 
 /// See the module.
 #[derive(Clone)]
@@ -26,6 +26,9 @@ impl Trust {
     /// # Errors
     /// Everything of [`Error`] but [`Error::Expired`].
     pub fn verify(&self, token: &str, tokens: &config::Tokens) -> Result<Verified, Error> {
+        if token.len() > tokens.max_bytes {
+            return Err(Malformed::TooLong(tokens.max_bytes).into());
+        }
         let parts = Parts::of(token)?;
         match self.stranger(&parts) {
             Some((foreign, claims)) => foreign.verify(&parts, claims),

@@ -107,6 +107,7 @@ impl Upstreams {
     /// # Errors
     /// [`Error`], naming the key.
     pub fn new(config: &config::Config, previous: Option<&Self>) -> Result<Self, Error> {
+        tls::check_key_sets(&config.tokens.trusted)?;
         let mut roots = tls::Roots::default();
         let build = |upstream: &config::Upstream| {
             let hosts = upstream.servers.iter().map(|server| match &upstream.host {

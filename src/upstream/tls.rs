@@ -1,6 +1,6 @@
 //! TLS to upstream servers: whom to trust, and as whom to address them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{self, HostPolicy, Protocol, ServerAddress};
+use crate::config::{self, HostPolicy, KeySetUrl, Protocol, ServerAddress, TrustedKeys};
 
 /// The name of HTTP/2 in ALPN.
 pub const H2: &[u8] = b"h2";
@@ -18,20 +18,20 @@ pub const H2: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No PEM.
-    #[error("upstreams.{upstream}.tls.ca: {} cannot be read as PEM: {source}. Give a file of certificates", path.display())]
+    #[error("{key}: {} cannot be read as PEM: {source}. Give a file of certificates", path.display())]
     Authority {
-        /// The upstream.
-        upstream: String,
+        /// Where it is named.
+        key: String,
         /// The file.
         path: PathBuf,
         /// Why.
         source: rustls::pki_types::pem::Error,
     },
     /// PEM, but no certificate that can be trusted.
-    #[error("upstreams.{upstream}.tls.ca: {} holds no certificate of an authority. Give one in PEM", path.display())]
+    #[error("{key}: {} holds no certificate of an authority. Give one in PEM", path.display())]
     NoAuthority {
-        /// The upstream.
-        upstream: String,
+        /// Where it is named.
+        key: String,
         /// The file.
         path: PathBuf,
     },
@@ -102,12 +102,15 @@ impl Roots {
         upstream.servers.iter().map(server).collect()
     }
 
-    /// How a server is spoken to that is no upstream: verified by the system's roots.
+    /// How the server of a key set is spoken to: verified by its own authorities, or by the system's.
     ///
     /// # Errors
-    /// [`Error::NoSystemRoots`], or a provider that lacks what is asked of it.
-    pub fn system_client(&mut self) -> Result<ClientConfig, Error> {
-        let roots = self.system();
+    /// Authorities that cannot be used, or none, or a provider that lacks what is asked of it.
+    pub fn client_of_key_set(&mut self, ca: Option<&Path>) -> Result<ClientConfig, Error> {
+        let roots = match ca {
+            Some(path) => authorities(path, || "ca".to_owned())?,
+            None => self.system(),
+        };
         if roots.is_empty() {
             return Err(Error::NoSystemRoots);
         }
@@ -146,20 +149,38 @@ impl Roots {
     }
 
     fn of(&mut self, upstream: &config::Upstream) -> Result<Arc<RootCertStore>, Error> {
-        let name = || upstream.name.clone();
         let Some(path) = &upstream.tls.ca else {
             let roots = self.system();
-            return if roots.is_empty() { Err(Error::NoRoots { upstream: name() }) } else { Ok(roots) };
+            let none = || Error::NoRoots { upstream: upstream.name.clone() };
+            return if roots.is_empty() { Err(none()) } else { Ok(roots) };
         };
-        let mut roots = RootCertStore::empty();
-        let authority = |source| Error::Authority { upstream: name(), path: path.clone(), source };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(authority)?;
-        roots.add_parsable_certificates(certificates.collect::<Result<Vec<_>, _>>().map_err(authority)?);
-        match roots.is_empty() {
-            true => Err(Error::NoAuthority { upstream: name(), path: path.clone() }),
-            false => Ok(Arc::new(roots)),
+        authorities(path, || format!("upstreams.{}.tls.ca", upstream.name))
+    }
+}
+
+/// The authorities of a PEM file; `key` names it in the configuration.
+fn authorities(path: &Path, key: impl Fn() -> String) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    let authority = |source| Error::Authority { key: key(), path: path.into(), source };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(authority)?;
+    roots.add_parsable_certificates(certificates.collect::<Result<Vec<_>, _>>().map_err(authority)?);
+    match roots.is_empty() {
+        true => Err(Error::NoAuthority { key: key(), path: path.into() }),
+        false => Ok(Arc::new(roots)),
+    }
+}
+
+/// Whether the authorities that `tokens.trusted` names can be used.
+///
+/// # Errors
+/// [`Error`], naming the key.
+pub fn check_key_sets(trusted: &[config::Trusted]) -> Result<(), Error> {
+    for (index, entry) in trusted.iter().enumerate() {
+        if let TrustedKeys::Url(KeySetUrl { ca: Some(path), .. }) = &entry.keys {
+            authorities(path, || format!("tokens.trusted[{index}].ca"))?;
         }
     }
+    Ok(())
 }
 
 /// The upstream's own name for itself where the configuration gives one, else the server's.

@@ -47,6 +47,7 @@ mod provider;
 mod providers_tokens;
 mod trusted;
 mod trusted_keys;
+mod trusted_fetch;
 mod flask;
 mod import;
 mod import_faults;

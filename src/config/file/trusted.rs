@@ -14,6 +14,8 @@ pub(in crate::config) struct Trusted {
     pub issuer: Text,
     /// Where its JSON Web Key Set is fetched.
     pub jwks_url: Option<Text>,
+    /// Authorities (a PEM file) that are trusted for `jwks_url` instead of the system's.
+    pub ca: Option<Text>,
     /// The same, in a file.
     pub jwks_file: Option<Text>,
     /// In place of both, a shared secret of at least 32 bytes, for HS256.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{secret, tokens};
+use super::{proxy, secret, tokens};
 use crate::config::file;
 use crate::config::host;
 use crate::config::key::Key;
@@ -48,8 +48,16 @@ pub(super) fn trusted(
             _ if taken(name) => Err(Fault::new(format!("{} stands twice", quote(name)), "Keep one of the two")),
             _ => Ok(name.to_owned()),
         });
+        let ca = reader.path(&key.name("ca"), entry.ca.as_ref());
         let keys = (entry.jwks_url.as_ref(), entry.jwks_file.as_ref());
-        let keys = keys_of(reader, &key, keys, (entry.secret, entry.secret_file), style);
+        let mut keys = keys_of(reader, &key, keys, (entry.secret, entry.secret_file), style);
+        match &mut keys {
+            Some(TrustedKeys::Url(url)) if url.tls => url.ca = ca,
+            Some(_) if ca.is_some() => {
+                reader.refuse(&key.name("ca"), "has no effect", "It is for a jwks_url that begins with https://");
+            }
+            Some(_) | None => {}
+        }
         let audience = audience(reader, &key, entry.audience, keys.is_some());
         let audience_claim = claim(reader, &key.name("audience_claim"), entry.audience_claim.as_ref(), "aud");
         if audience.is_empty() && entry.audience_claim.is_some() {
@@ -104,10 +112,13 @@ fn keys_of(
     match (url, file, shared) {
         (Some(url), None, false) => {
             let key = key.name("jwks_url");
-            let url = reader.parse(&key, url, parse_url)?;
+            let mut url = reader.parse(&key, url, parse_url)?;
             let loopback = url.host == "localhost" || url.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
             if !url.tls && !loopback {
                 reader.warn(&key, "is fetched without TLS: whoever sits between can make tokens that are taken here");
+            }
+            if url.tls {
+                url.proxy = proxy::proxy(reader, &key, (&url.host, url.port));
             }
             Some(TrustedKeys::Url(url))
         }
@@ -142,7 +153,7 @@ fn read_set(path: &Path) -> Result<String, Fault> {
     match read {
         Err(error) => Err(Fault::new(format!("{shown} cannot be read: {error}"), "")),
         Ok(_) if text.len() as u64 > LARGEST => Err(Fault::new(format!("{shown} is larger than 1MiB"), "")),
-        Ok(_) => match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(_) => match serde_json::from_str::<serde_json::Value>(text.trim_start_matches('\u{feff}')) {
             Ok(set) if set.get("keys").is_some_and(serde_json::Value::is_array) => Ok(text),
             _ => Err(Fault::new(format!("{shown} is no JSON Web Key Set"), "It looks like {\"keys\": [...]}")),
         },
@@ -157,7 +168,7 @@ fn parse_url(text: &str) -> Result<KeySetUrl, Fault> {
     let (authority, target) = rest.split_at(at);
     let (host, port, tls) = host::parse_server(&format!("{scheme}://{authority}"))?;
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    Ok(KeySetUrl { text: text.to_owned(), tls, host, port, target })
+    Ok(KeySetUrl { text: text.to_owned(), tls, host, port, target, ca: None, proxy: None })
 }
 
 fn algorithms(reader: &mut Reader<'_>, key: &Key, written: Option<Vec<Text>>, possible: &[&str]) -> Vec<String> {

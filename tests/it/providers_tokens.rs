@@ -432,6 +432,31 @@ fn tokens_as_providers_write_them() {
     }
 }
 
+/// djangorestframework-simplejwt with `ISSUER` set: no `type`, no `sub`, and users by number.
+#[test]
+fn tokens_of_simplejwt() {
+    const SECRET: &str = "django-insecure-a-signing-key-of-more-than-32-bytes";
+    let origin = Origin::start();
+    let trusted = json!([{"issuer": "django", "secret": SECRET, "subject_claim": "user_id"}]);
+    let routes = json!([{"path": "/django", "upstream": "app", "auth": {"issuers": ["django"]}}]);
+    let gateway = Setup::new(origin.address).set("tokens.trusted", trusted).and_routes(routes).start();
+    let token = |kind: &str, user: Value| {
+        let claims = json!({
+            "token_type": kind, "exp": now() + 300, "iat": now(), "jti": jwt::fresh_id(), "user_id": user, "iss": "django",
+        });
+        let header = r#"{"alg":"HS256","typ":"JWT"}"#;
+        jwt::sign_text(header, &claims.to_string(), SECRET.as_bytes(), aws_lc_rs::hmac::HMAC_SHA256)
+    };
+    for user in [json!(42), json!("42")] {
+        assert_eq!(ask(&gateway, "/django", &token("access", user.clone())).status, 200);
+        assert_eq!(origin.last().all("x-auth-subject"), ["42"]);
+        let refresh = token("refresh", user);
+        for place in ["/django", "/auth/verify"] {
+            assert_eq!(ask(&gateway, place, &refresh).code(), "token_wrong_type", "{place}");
+        }
+    }
+}
+
 /// A gateway with one issuer, and a route a rule: `/0`, `/1` and so on.
 fn with_rules(trusted: Value, rules: &[Value], headers: Value) -> (Origin, Provider, Gateway) {
     const ISSUER: &str = "https://id.example.com";

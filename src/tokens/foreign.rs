@@ -17,8 +17,11 @@ use crate::tokens::jwk::{KeySet, KeySetError};
 use crate::tokens::key::Mark;
 use crate::tokens::ring::Verified;
 
-/// Claims that say what kind of token it is: of Keycloak, flask-jwt-extended, djangorestframework-simplejwt, Cognito, Casdoor.
-const KIND_CLAIMS: [&str; 5] = ["typ", "type", "token_type", "token_use", "tokenType"];
+/// Claims that say what kind of token it is: of Keycloak, flask-jwt-extended, djangorestframework-simplejwt, Cognito.
+const KIND_CLAIMS: [&str; 4] = ["typ", "type", "token_type", "token_use"];
+
+/// Claims that say so at Casdoor and PingAM, and may say something else at others.
+const OTHER_KIND_CLAIMS: [&str; 2] = ["tokenType", "tokenName"];
 
 /// An issuer of `tokens.trusted`, with the keys that are known of it.
 #[derive(Clone)]
@@ -148,7 +151,8 @@ fn digest_of(message: &str) -> TokenId {
 /// An access token, unless one of its claims says that it is of another kind.
 fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
     let mut kind = TokenType::Access;
-    for value in KIND_CLAIMS.iter().filter_map(|name| all.get(*name)) {
+    let claims = KIND_CLAIMS.map(|name| (name, true)).into_iter().chain(OTHER_KIND_CLAIMS.map(|name| (name, false)));
+    for (value, is_strict) in claims.filter_map(|(name, is_strict)| Some((all.get(name)?, is_strict))) {
         let text = value.as_str().unwrap_or_default().to_ascii_lowercase();
         let stem = text.strip_suffix("token").map_or(text.as_str(), |stem| stem.trim_end_matches(['_', '-', ' ']));
         match stem {
@@ -156,7 +160,10 @@ fn kind(all: &Map<String, Value>) -> Result<TokenType, Error> {
             "refresh" | "offline" => kind = TokenType::Refresh,
             "id" => return Err(Error::NotAccess("The token is an ID token. Send the access token")),
             // Services sign other things with the same key: resets of passwords, invitations.
-            _ => return Err(Error::Claim("The token is not an access token (typ, type, token_type or token_use)")),
+            _ if is_strict => {
+                return Err(Error::Claim("The token is not an access token (typ, type, token_type or token_use)"));
+            }
+            _ => {}
         }
     }
     Ok(kind)

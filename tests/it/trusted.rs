@@ -184,7 +184,7 @@ fn refresh_and_id_tokens_of_others_open_nothing() {
         key.sign(&claims(all))
     };
     let places = ["/theirs/a", "/both", "/analysts", "/auth/verify", "/logout/access"];
-    for name in ["typ", "type", "token_type", "token_use", "tokenType"] {
+    for name in ["typ", "type", "token_type", "token_use", "tokenType", "tokenName"] {
         for value in ["refresh", "Refresh", "refresh_token", "refresh-token", "Offline", "id", "ID", "id_token"] {
             let changes = json!({name: value});
             for place in places {
@@ -205,6 +205,8 @@ fn refresh_and_id_tokens_of_others_open_nothing() {
         (json!({"token_use": "access", "type": "refresh"}), "token_wrong_type"),
         (json!({"token_type": "invitation"}), "token_invalid"),
         (json!({"token_use": 7}), "token_invalid"),
+        (json!({"tokenType": "JWTToken", "tokenName": "id_token"}), "token_wrong_type"),
+        (json!({"tokenType": "member", "tokenName": 7}), ""),
         (json!({"typ": "verify-email"}), "token_invalid"),
         (json!({"token_type": "sliding"}), ""),
     ] {

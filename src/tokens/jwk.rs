@@ -10,7 +10,7 @@ use crate::tokens::{Error, header};
 /// Keys that are taken of one set: more would only cost time.
 const MOST_KEYS: usize = 64;
 
-/// How long the keys may take together that are tried on one token, in microseconds: as long as the most keys on P-256 do.
+/// How long the keys may take together that are tried on one token, in microseconds: as long as 64 keys on P-256 do.
 const MOST_WORK: u32 = 64 * 40;
 
 /// Why there is no key set.

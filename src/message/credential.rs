@@ -92,7 +92,8 @@ pub fn field(headers: &HeaderMap) -> Result<&HeaderValue, Rejection> {
     }
 }
 
-/// The token of a field; the scheme is matched without regard to case.
+/// The token of a field; the scheme is matched without regard to case. One or more spaces stand between the two (RFC 6750
+/// section 2.1), no tab: white space before the scheme and after the token is OWS.
 ///
 /// # Errors
 /// `token_missing` for another scheme, `token_ambiguous` for more than one credential, `token_malformed` for anything
@@ -105,11 +106,12 @@ pub fn token(field: &HeaderValue) -> Result<&str, Rejection> {
         let joined = rest.split(',').skip(1).any(|part| begins_with_bearer(part.trim_start()));
         return Err(if joined { Rejection::TokenAmbiguous } else { Rejection::TokenMissing { other_scheme: true } });
     }
-    let token = rest.trim_matches([' ', '\t']);
-    if token.contains(',') && token.split(',').all(is_credential) {
+    if rest.contains(',') && rest.split(',').all(is_credential) {
         return Err(Rejection::TokenAmbiguous);
     }
-    if token.is_empty() || token.contains([' ', '\t', ',']) {
+    let separator_is_tab = field.get(scheme.len()..).is_some_and(|behind| behind.starts_with('\t'));
+    let token = rest.trim_start_matches(' ');
+    if token.is_empty() || separator_is_tab || token.contains([' ', '\t', ',']) {
         return Err(Rejection::HeaderMalformed);
     }
     Ok(token)
@@ -201,6 +203,11 @@ mod tests {
             (&["Digest a=\"b\", c=\"d\""], "token_missing"),
             (&["Bearer"], "token_malformed"),
             (&["Bearer "], "token_malformed"),
+            (&["\tBearer a.b.c\t"], "good"),
+            (&["Bearer\ta.b.c"], "token_malformed"),
+            (&["Bearer \ta.b.c"], "token_malformed"),
+            (&["Bearer\t a.b.c"], "token_malformed"),
+            (&["Bearer\ta.b.c, Bearer d.e.f"], "token_ambiguous"),
             (&["Bearer a b"], "token_malformed"),
             (&["Bearer a.b.c, Bearer d.e.f"], "token_ambiguous"),
             (&["Bearer a.b.c,d.e.f"], "token_ambiguous"),

@@ -55,7 +55,11 @@ impl Gate {
         let unclear = |what| move |_| Rejection::Forbidden(format!("{what} cannot be read").into());
         let method = Method::from_bytes(named.method.as_bytes()).map_err(|_| refused("X-Forwarded-Method"))?;
         let host = host::parse(named.host.as_bytes()).map_err(unclear("X-Forwarded-Host"))?;
-        let path = named.uri.split(['?', '#']).next().unwrap_or_default();
+        // A request target has no fragment: whether the proxy forwards one as part of the path is not known.
+        if named.uri.contains('#') {
+            return Err(Rejection::Forbidden("X-Forwarded-Uri must not contain #".into()));
+        }
+        let path = named.uri.split('?').next().unwrap_or_default();
         let path = Path::parse(path).map_err(|_| refused("X-Forwarded-Uri"))?;
         let found = match self.table.find(host.as_str(), &method, &path) {
             Ok(found) => found,

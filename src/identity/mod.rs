@@ -29,7 +29,7 @@ use crate::config::{self, ServerTimeouts, UsersAccess};
 use crate::message::{Body, IncomingBody, Rejection, credential};
 use crate::model::ResponseStyle;
 use crate::sessions::{Caller, Device, Pair, Sessions};
-use crate::telemetry::audit;
+use crate::telemetry::{audit, redact};
 use crate::tokens::TokenType;
 
 pub use listing::ListingLimiter;
@@ -283,7 +283,7 @@ fn device(origin: Origin<'_>, headers: &HeaderMap) -> Device {
 fn user_agent(headers: &HeaderMap) -> Option<String> {
     headers.get(USER_AGENT).map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        text.chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS).collect()
+        redact::redacted(&text).chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS).collect()
     })
 }
 

@@ -10,15 +10,13 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::telemetry::log::Shape;
 use crate::telemetry::output::{Kind, Output};
+use crate::telemetry::redact::redacted;
 
 /// A buffer of this size, in bytes, is handed over.
 const FULL: usize = 16 * 1024;
 
 /// The longest path that is written, in bytes.
 const LONGEST_PATH: usize = 2048;
-
-/// The shortest header and the shortest payload of a token that are taken for such, in bytes.
-const TOKEN_PART: usize = 16;
 
 /// One line.
 pub struct Line<'a> {
@@ -121,7 +119,7 @@ impl Line<'_> {
         for (name, value) in self.optional() {
             if let Some(value) = value {
                 write!(out, r#","{name}":"#)?;
-                json_string(out, value)?;
+                json_string(out, &printable(value))?;
             }
         }
         out.push('}');
@@ -141,7 +139,7 @@ impl Line<'_> {
         for (name, value) in self.optional() {
             if let Some(value) = value {
                 write!(out, " {name}=")?;
-                json_string(out, value)?;
+                json_string(out, &printable(value))?;
             }
         }
         Ok(())
@@ -159,30 +157,15 @@ impl Line<'_> {
     }
 }
 
-/// A path as it may be written: not without end, and without the tokens that somebody has put there.
-fn printable(path: &str) -> Cow<'_, str> {
-    if path.len() < 2 * TOKEN_PART || (path.len() <= LONGEST_PATH && !path.contains('.')) {
-        return Cow::Borrowed(path);
+/// A text as it may be written: not without end, and without the tokens that a client has put there.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST_PATH {
+        return redacted(text);
     }
-    let end = path.floor_char_boundary(LONGEST_PATH);
-    let (mut left, cut) = (path.get(..end).unwrap_or_default(), path.len() > end);
-    let mut shown = String::with_capacity(left.len());
-    while !left.is_empty() {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let (word, rest) = left.split_at(left.find(|c| !is_part(c)).unwrap_or(left.len()));
-        let (between, rest) = rest.split_at(rest.find(is_part).unwrap_or(rest.len()));
-        shown.extend([if is_token(word) { "[token]" } else { word }, between]);
-        left = rest;
-    }
-    shown.push_str(if cut { "…" } else { "" });
+    let end = text.floor_char_boundary(LONGEST_PATH);
+    let mut shown = redacted(text.get(..end).unwrap_or_default()).into_owned();
+    shown.push('…');
     Cow::Owned(shown)
-}
-
-/// Whether it is a JWS as far as its signature, which begins with `{` in base64url.
-fn is_token(word: &str) -> bool {
-    let mut parts = word.split('.');
-    let (Some(header), Some(payload)) = (parts.next(), parts.next()) else { return false };
-    (header.starts_with("ey") || header.starts_with("ew")) && header.len().min(payload.len()) >= TOKEN_PART
 }
 
 /// Terminals obey control characters; a path must not.

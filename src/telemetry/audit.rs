@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::telemetry::access::json_string;
 use crate::telemetry::log::Shape;
+use crate::telemetry::redact::redacted;
 
 pub use sink::{Error, Sink, check};
 
@@ -223,10 +224,12 @@ impl Line {
     }
 }
 
+/// A value without credentials and without end.
 fn bounded(text: &str) -> Cow<'_, str> {
+    let text = redacted(text);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
-        None => text.into(),
+        None => text,
     }
 }
 

@@ -6,3 +6,4 @@ pub mod ids;
 pub mod log;
 pub mod metrics;
 pub mod output;
+pub mod redact;

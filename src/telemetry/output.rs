@@ -18,6 +18,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, fstat};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::telemetry::redact::redacted;
+
 /// How long [`Output::finish`] waits for the reader.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -191,7 +193,8 @@ impl Output {
 /// Events of the program; the subscriber writes each as a whole.
 impl io::Write for &Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Output::write(self, Kind::Log, String::from_utf8_lossy(bytes).into_owned());
+        let text = String::from_utf8_lossy(bytes);
+        Output::write(self, Kind::Log, redacted(&text).into_owned());
         Ok(bytes.len())
     }
 

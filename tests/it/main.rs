@@ -66,6 +66,7 @@ mod signals;
 mod slow;
 mod slow_bodies;
 mod log_output;
+mod log_secrets;
 mod outside;
 mod rolling;
 mod storm;

@@ -59,7 +59,7 @@ pub fn plan(config: &Config, method: &str, host_field: &str, target: &str) -> Re
         lines.extend(config.identity.cors.as_ref().map(cors));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
-    if target.is(verify::PATH) {
+    if target.is(verify::PATH) || target.below(verify::PATH).is_some() {
         lines.push(format!("endpoint: {}, answered by the gateway itself", verify::PATH));
         return Ok(Plan { lines, looks_at_tokens: true });
     }
@@ -113,7 +113,10 @@ fn cors(cors: &Cors) -> String {
 /// [`Hidden`].
 pub fn check_hidden(config: &Config) -> Result<(), Hidden> {
     for (endpoint, path) in endpoints(config) {
-        let is_covered = |route: &Route| !route.path.wildcard && hides(&path, &route.path.segments);
+        let is_below = |route: &Route| {
+            endpoint == verify::PATH && route.path.segments.get(..path.len()).is_some_and(|first| hides(&path, first))
+        };
+        let is_covered = |route: &Route| is_below(route) || !route.path.wildcard && hides(&path, &route.path.segments);
         if let Some(first) = config.routes.iter().position(is_covered) {
             let covered = config.routes.iter().filter(|route| is_covered(route));
             let routes = covered.map(|route| route.id.clone()).collect();

@@ -42,7 +42,7 @@ use quota::Quotas;
 use record::{End, Record, Subject, Subjects};
 pub use rehearsal::{Rehearsal, Stage};
 use target::Target;
-pub use verify::PATH as VERIFY;
+pub use verify::{PATH as VERIFY, is_asked as is_verify};
 
 /// All that judges and forwards, shared by the workers.
 pub struct Gate {
@@ -223,7 +223,7 @@ impl Gate {
             return Ok((Box::pin(answer).await?, Outcome::Answered));
         }
         if record.subject == Subject::Verify {
-            let (response, caller) = self.verify(&head.headers, peer, now)?;
+            let (response, caller) = self.verify((head, &target, host.as_str()), peer, now)?;
             record.caller = Some(caller);
             return Ok((response, Outcome::Answered));
         }
@@ -262,7 +262,7 @@ impl Gate {
     fn own_subject(&self, target: &Target<'_>) -> Subject {
         match Endpoint::find(self.identity.settings(), target.path().as_str()) {
             Some(endpoint) => Subject::Endpoint(endpoint),
-            None if target.is(verify::PATH) => Subject::Verify,
+            None if target.is(verify::PATH) || target.below(verify::PATH).is_some() => Subject::Verify,
             None => Subject::Nothing,
         }
     }

@@ -101,7 +101,7 @@ impl Record {
         let made_id = if given_id.is_none() { ids::new_request_id() } else { [0; 32] };
         Self {
             method: head.method.clone(),
-            subject: Subject::Nothing,
+            subject: if verify::is_asked(head.uri.path()) { Subject::Verify } else { Subject::Nothing },
             caller: None,
             on_expiry: OnExpiry::Close,
             cors: None,

@@ -71,7 +71,7 @@ impl Gate {
                 return outcome;
             }
             Subject::Verify => {
-                let (response, _) = self.verify(&head.headers, &peer, now)?;
+                let (response, _) = self.verify((head, &target, host.as_str()), &peer, now)?;
                 told.answer = listed(response.headers());
                 return Ok(());
             }

@@ -45,6 +45,12 @@ impl<'a> Target<'a> {
         own.strip_suffix('/').unwrap_or(own) == path
     }
 
+    /// What stands behind `path`, its slash included. As it was sent, where it was sent so: dot segments in it end there.
+    pub fn below(&self, path: &str) -> Option<&str> {
+        let rest = |whole: &'a str| whole.strip_prefix(path).filter(|rest| rest.starts_with('/'));
+        rest(self.uri.path()).or_else(|| self.path.as_str().strip_prefix(path).filter(|rest| rest.starts_with('/')))
+    }
+
     /// Path and query as the upstream gets them: what was judged, the raw bytes where nothing was to be canonicalised.
     ///
     /// # Errors

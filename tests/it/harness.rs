@@ -107,6 +107,11 @@ impl Setup {
         self
     }
 
+    /// The routes so far.
+    pub fn routes(&self) -> Value {
+        self.config["routes"].clone()
+    }
+
     /// Removes the key at the dotted `path`.
     #[must_use]
     pub fn unset(mut self, section: &str, key: &str) -> Self {

@@ -41,16 +41,17 @@ impl Lease {
     }
 
     /// The request's body is received until what is returned is dropped; from `caller`, where a token was looked at.
-    pub(super) fn receive(&self, caller: Option<&Caller>, on_expiry: OnExpiry) -> BodyGuard {
+    /// `upstream` is the one for which it may give way to other requests.
+    pub(super) fn receive(&self, caller: Option<&Caller>, on_expiry: OnExpiry, upstream: Option<usize>) -> BodyGuard {
         if let Some(caller) = caller {
             self.grant(caller.clone(), on_expiry);
         }
-        BodyGuard::new(Rc::clone(&self.body))
+        BodyGuard::new(Rc::clone(&self.body), upstream)
     }
 
     /// The body of a request to an endpoint of the gateway.
     pub(super) fn of_endpoint(&self, body: Incoming) -> IncomingBody {
-        let guard = (!body.is_end_stream()).then(|| self.receive(None, OnExpiry::Close));
+        let guard = (!body.is_end_stream()).then(|| self.receive(None, OnExpiry::Close, None));
         IncomingBody { body, guard }
     }
 

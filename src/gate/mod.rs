@@ -234,7 +234,7 @@ impl Gate {
         let bounds = self.bounds(&found, record.caller.as_ref(), client.address)?;
         record.on_expiry = bounds.on_expiry;
         let caller = record.caller.as_ref();
-        let guard = (!body.is_end_stream()).then(|| lease.receive(caller, bounds.on_expiry));
+        let guard = (!body.is_end_stream()).then(|| lease.receive(caller, bounds.on_expiry, bounds.gives_way));
         let exchange = Exchange {
             upstream: route.upstream,
             target: target.to_send(route.strip_prefix.as_deref())?,
@@ -307,7 +307,8 @@ impl Gate {
     fn bounds(&self, found: &route::Match, caller: Option<&Caller>, address: IpAddr) -> Result<Strictest, Rejection> {
         let route = self.route(found.route)?;
         self.quotas.check(found.route, caller, address)?;
-        let mut strictest = Strictest { body: route.limits.body, on_expiry: route.on_expiry, stream: route.stream };
+        let mut strictest =
+            Strictest { body: route.limits.body, on_expiry: route.on_expiry, stream: route.stream, gives_way: None };
         for other in &found.also {
             self.quotas.check(*other, caller, address)?;
             let other = self.route(*other)?;
@@ -317,6 +318,7 @@ impl Gate {
                 strictest.on_expiry = OnExpiry::Close;
             }
         }
+        strictest.gives_way = (!strictest.stream).then_some(route.upstream);
         Ok(strictest)
     }
 
@@ -339,6 +341,8 @@ struct Strictest {
     body: Option<u64>,
     on_expiry: OnExpiry,
     stream: bool,
+    /// The upstream for which a slow body gives way to other requests.
+    gives_way: Option<usize>,
 }
 
 /// Where the request's credential stands, on this route.

@@ -14,6 +14,7 @@ pub struct BodyState {
     active: Cell<bool>,
     waits: Cell<bool>,
     bytes: Cell<u64>,
+    upstream: Cell<Option<usize>>,
 }
 
 impl BodyState {
@@ -27,6 +28,11 @@ impl BodyState {
         self.active.get() && self.waits.get()
     }
 
+    /// The upstream that it is for, where it gives way to other requests for that; by its index in the configuration.
+    pub fn upstream(&self) -> Option<usize> {
+        self.upstream.get()
+    }
+
     /// Bytes so far, of all bodies.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
@@ -37,9 +43,10 @@ impl BodyState {
 pub struct BodyGuard(Rc<BodyState>);
 
 impl BodyGuard {
-    /// Begins.
-    pub fn new(state: Rc<BodyState>) -> Self {
+    /// Begins; `upstream` as in [`BodyState::upstream`].
+    pub fn new(state: Rc<BodyState>, upstream: Option<usize>) -> Self {
         state.active.set(true);
+        state.upstream.set(upstream);
         state.waits.set(true);
         Self(state)
     }

@@ -21,7 +21,7 @@ const SHARDS: usize = 64;
 
 /// Newcomers that may wait for a place, and those of one network among them.
 const WAITING_MAX: usize = 256;
-const WAITING_SHARE: usize = 64;
+const WAITING_SHARE: usize = 16;
 
 /// Why a connection is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

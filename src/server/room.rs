@@ -84,9 +84,12 @@ impl Room {
     /// Ends slow uploads for requests that wait for a connection to an upstream, and closes idle ones when descriptors are
     /// short.
     fn free_upstream_connections(&self) {
-        let waiting = self.shift.borrow().edition.gate.upstreams().waiting();
-        if waiting > 0 {
-            self.roster.end_slow_uploads(waiting);
+        if self.shift.borrow().edition.gate.upstreams().is_wanted() {
+            let (own, any) = self.shift.borrow().edition.gate.upstreams().waiting();
+            // Each worker ends its part.
+            let workers = self.shift.borrow().edition.config.server.workers.get();
+            let own = own.into_iter().map(|waiting| waiting.div_ceil(workers)).collect();
+            self.roster.end_slow_uploads(own, any.div_ceil(workers));
         }
         let shortages = self.doors.shortages.load(Ordering::Relaxed);
         if self.shortages.replace(shortages) != shortages {

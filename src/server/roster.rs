@@ -167,6 +167,8 @@ impl Seat {
 
     /// Notes that it has a place, of this client's share.
     pub fn set_holder(&self, holder: Option<IpAddr>) {
+        // It may have waited for its place.
+        self.since.set(self.tick.get());
         self.holder.set(holder);
     }
 

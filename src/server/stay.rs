@@ -19,6 +19,13 @@ use crate::server::room::Standing;
 pub const SLOW: Duration = Duration::from_secs(1);
 const SLOW_RATE: u64 = 256;
 
+/// For how long of this a body may have brought more than it must.
+const CREDIT: Duration = Duration::from_secs(10);
+
+/// For how long a client may leave a part of its answer, until its connection counts as slow. The kernel's buffer takes more
+/// only when a good part of it is free: a steady reader may seem to take nothing for seconds.
+pub const UNREAD: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub struct Stay {
     /// Filled by the gate.
@@ -93,8 +100,11 @@ impl Stay {
         self.answers.set(Some(length));
     }
 
-    /// HTTP/2: the answer's body is kept here.
-    pub fn hold(&self, body: Body) {
+    /// HTTP/2: the answer's body is kept here. Until it is first asked for, the client's window is shut.
+    pub fn hold(&self, body: Body, now: Instant) {
+        if !body.is_end_stream() {
+            self.handed.set(Some(now));
+        }
         *self.body.borrow_mut() = body;
     }
 
@@ -138,9 +148,14 @@ impl Stay {
         lies
     }
 
-    /// Whether the client has been waited for too long, because of the request's body. To be called again and again: it is
-    /// known from the second time on.
+    /// Whether the client has been waited for too long: for the request's body, or to take a part of the answer. To be called
+    /// again and again: of a body it is known from the second time on.
     pub fn starves(&self, now: Instant) -> bool {
+        self.handed.get().is_some_and(|since| now.duration_since(since) > UNREAD) || self.awaits_body(now)
+    }
+
+    /// The same, of the request's body alone.
+    pub fn awaits_body(&self, now: Instant) -> bool {
         let body = self.lease.body();
         if !body.is_waiting() || self.answers.get().is_some() {
             self.awaited.set(None);
@@ -150,15 +165,13 @@ impl Stay {
             self.awaited.set(Some((now, body.bytes())));
             return false;
         };
-        let (waited, gained) = (now.duration_since(since), body.bytes() - bytes);
-        if waited < SLOW {
-            return false;
+        let gained = body.bytes() - bytes;
+        if gained > 0 {
+            // Each byte pays for a part of a second.
+            let paid = since + Duration::from_millis((gained * 1000 / SLOW_RATE).min(20_000));
+            self.awaited.set(Some((paid.min(now + CREDIT), body.bytes())));
         }
-        if gained >= SLOW_RATE * waited.as_secs() {
-            self.awaited.set(Some((now, body.bytes())));
-            return false;
-        }
-        true
+        self.awaited.get().is_some_and(|(since, _)| now.saturating_duration_since(since) > SLOW)
     }
 
     /// Ends it, for others that wait for a connection to an upstream.

@@ -141,10 +141,15 @@ impl Upstreams {
         })
     }
 
-    /// How many requests wait for a connection to an upstream.
-    pub fn waiting(&self) -> usize {
-        let own = self.list.iter().filter_map(|upstream| upstream.max_connections.as_ref());
-        own.chain([&self.process]).map(ConnectionLimit::waiting).sum()
+    /// How many requests wait for a connection: to each upstream, and for want of descriptors to any.
+    pub fn waiting(&self) -> (Vec<usize>, usize) {
+        let own = |upstream: &Upstream| upstream.max_connections.as_ref().map_or(0, ConnectionLimit::waiting);
+        (self.list.iter().map(own).collect(), self.process.waiting())
+    }
+
+    /// Whether any does.
+    pub fn is_wanted(&self) -> bool {
+        self.limited().any(|(_, limited)| limited.is_wanted())
     }
 
     /// The active checks of all servers.

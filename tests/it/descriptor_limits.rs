@@ -145,3 +145,38 @@ fn streams_count_into_per_address() {
         sent.is_ok() && stream.read_to_string(&mut text).is_ok() && text.starts_with("HTTP/1.1 200")
     });
 }
+
+#[test]
+fn uploads_to_another_upstream_do_not_give_way() {
+    let (one, other) = (
+        Origin::start(),
+        Origin::scripted(|exchange| {
+            std::thread::sleep(Duration::from_secs(3));
+            exchange.echo();
+        }),
+    );
+    let gateway = Setup::new(one.address)
+        .set("upstreams.busy", json!({"servers": [format!("http://{}", other.address)], "max_connections": 1}))
+        .and_routes(json!([
+            {"path": "/busy", "upstream": "busy", "auth": "public"},
+            {"path": "/stream", "upstream": "busy", "auth": "public", "stream": true},
+        ]))
+        .start();
+    let mut upload = slow_uploads(gateway.public, 1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| get("/busy").send(gateway.public));
+        }
+        std::thread::sleep(Duration::from_millis(2600));
+    });
+    upload.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut bytes = vec![0; 4096];
+    let count = upload.read(&mut bytes).unwrap_or(0);
+    // SETTINGS and the like, and no RST_STREAM.
+    let mut rest = &bytes[..count];
+    while rest.len() >= 9 {
+        let length = usize::from(rest[0]) << 16 | usize::from(rest[1]) << 8 | usize::from(rest[2]);
+        assert_ne!(rest[3], RST_STREAM, "the upload was ended for requests to another upstream");
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+}

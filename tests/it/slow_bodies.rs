@@ -209,3 +209,53 @@ fn a_body_slower_than_the_rate_ends_and_one_that_is_declared_slow_does_not() {
         }
     });
 }
+
+#[test]
+fn an_http2_client_that_opens_no_window_gives_its_place_to_others() {
+    let origin = Origin::scripted(|exchange| {
+        if exchange.seen.target.ends_with("/big") {
+            exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+            exchange.write(&[b'x'; 1_000_000]);
+        } else {
+            exchange.echo();
+        }
+    });
+    let gateway = Setup::new(origin.address).set("server.limits.connections", json!(30)).start();
+    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/public/big")];
+    // SETTINGS_INITIAL_WINDOW_SIZE 0.
+    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let request = frame(HEADERS, END_HEADERS | crate::frames::END_STREAM, 1, &block(&head));
+    let held: Vec<_> = (0..30)
+        .map(|_| {
+            let mut stream = connect_from(HOSTILE, gateway.public);
+            stream.write_all(&[PREFACE, &settings, &request].concat()).unwrap();
+            stream
+        })
+        .collect();
+    await_that("all have their places", || origin.seen().len() == 30);
+    let waits: Vec<_> = (1..4).map(|number| ask_from(Ipv4Addr::new(127, 0, 77, number), gateway.public)).collect();
+    println!("others waited {waits:?}");
+    assert!(waits.iter().all(|wait| *wait < Duration::from_secs(8)), "{waits:?}");
+    drop(held);
+}
+
+#[test]
+fn a_client_that_speaks_soon_after_it_got_its_place_is_served() {
+    let origin = Origin::start();
+    let gateway = Setup::new(origin.address).set("server.limits.connections", json!(40)).start();
+    let attack = Attack { first: slow_post("/login"), then: b" ".to_vec(), count: 40 };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| attack.run(gateway.public, &stop));
+        let _stop = Stop(&stop);
+        std::thread::sleep(Duration::from_millis(1500));
+        for number in 1..6 {
+            let mut stream = connect_from(Ipv4Addr::new(127, 0, 77, number), gateway.public);
+            std::thread::sleep(Duration::from_millis(700));
+            stream.write_all(&get("/public/x").bytes(gateway.public, "Connection: close\r\n")).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("HTTP/1.1 200"), "{number}: {text:?}");
+        }
+    });
+}

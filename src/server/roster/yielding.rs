@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::server::census::Share;
 use crate::server::roster::{Order, Roster, Seat, Stage};
-use crate::server::stay::{SLOW, Stay};
+use crate::server::stay::{SLOW, Stay, UNREAD};
 
 /// How a connection can give way to a newcomer; the first goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +22,16 @@ enum Yield {
 impl Seat {
     /// How it can give way, if it can. One that makes progress cannot.
     fn yields(&self) -> Option<Yield> {
-        let is_slow = |since: Option<Instant>| since.is_some_and(|since| self.now().duration_since(since) > SLOW);
+        let is_over =
+            |since: Option<Instant>, limit| since.is_some_and(|since| self.now().duration_since(since) > limit);
+        let is_slow = |since| is_over(since, SLOW);
         if self.order() == Order::Close {
             return None;
         }
         if self.is_idle() {
-            return Some(Yield::Idle);
+            // One that has just got its place may have its request on the way.
+            let is_new = self.stage() == Stage::New && !is_slow(Some(self.since.get()));
+            return (!is_new).then_some(Yield::Idle);
         }
         let stays = self.stays.borrow();
         let slow = match self.stage() {
@@ -35,7 +39,9 @@ impl Seat {
             Stage::Busy | Stage::Flushing => {
                 // All are asked: each notes when its client was first waited for.
                 let starving = stays.iter().filter(|stay| stay.starves(self.now())).count();
-                is_slow(self.stalled.get()) || is_slow(self.partial.get()) || (starving > 0 && starving == stays.len())
+                is_over(self.stalled.get(), UNREAD)
+                    || is_slow(self.partial.get())
+                    || (starving > 0 && starving == stays.len())
             }
             Stage::New | Stage::Idle | Stage::Tunnel => false,
         };
@@ -61,17 +67,28 @@ impl Roster {
         found.into_iter().map(|(share, _, _, seat)| (share, seat)).collect()
     }
 
-    /// Ends at most `count` uploads whose clients are waited for, of the connections that have most of them first.
-    pub fn end_slow_uploads(&self, count: usize) {
+    /// Ends uploads whose clients are waited for, of the connections that have most of them first: for each upstream at most
+    /// as many as are `wanted` there, and `any` others.
+    pub fn end_slow_uploads(&self, mut wanted: Vec<usize>, mut any: usize) {
         let mut found: Vec<Vec<Rc<Stay>>> = Vec::new();
         for seat in self.seats.borrow().values().filter(|seat| seat.holder.get().is_some()) {
             let stays = seat.stays.borrow();
-            let slow: Vec<_> = stays.iter().filter(|stay| stay.starves(self.tick.get())).cloned().collect();
+            let slow: Vec<_> = stays.iter().filter(|stay| stay.awaits_body(self.tick.get())).cloned().collect();
             if !slow.is_empty() {
                 found.push(slow);
             }
         }
         found.sort_by_key(|slow| Reverse(slow.len()));
-        found.into_iter().flatten().take(count).for_each(|stay| stay.give_way());
+        for stay in found.into_iter().flatten() {
+            let Some(upstream) = stay.lease.body().upstream() else { continue };
+            let count = match wanted.get_mut(upstream) {
+                Some(count) if *count > 0 => count,
+                _ => &mut any,
+            };
+            if *count > 0 {
+                *count -= 1;
+                stay.give_way();
+            }
+        }
     }
 }

@@ -226,6 +226,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_below_a_path_is_as_it_was_sent() {
+        for (target, below) in [
+            ("/v", None),
+            ("/vx", None),
+            ("/v/", Some("/")),
+            ("/v/a%20b/", Some("/a%20b/")),
+            ("/v/../x", Some("/../x")),
+            ("/%76/a/../b", Some("/b")),
+            ("/v/../v/b", Some("/../v/b")),
+            ("/x/../v/b", Some("/b")),
+        ] {
+            let uri: Uri = target.parse().unwrap();
+            assert_eq!(Target::of(&uri, &Method::GET).unwrap().below("/v"), below, "{target}");
+        }
+    }
+
+    #[test]
     fn an_empty_path_is_sent_as_a_slash() {
         for (target, sent) in [("http://a?b", "/?b"), ("http://a", "/"), ("http://a/?b", "/?b")] {
             let uri: Uri = target.parse().unwrap();

@@ -72,7 +72,7 @@ impl Gate {
             return Err(Rejection::Forbidden("X-Forwarded-Uri must not contain #".into()));
         }
         let path = named.uri.split('?').next().unwrap_or_default();
-        let path = Path::parse(path).map_err(|_| refused("X-Forwarded-Uri"))?;
+        let path = Path::parse(path).map_err(|_| refused("X-Forwarded-Uri, or the path behind /auth/verify,"))?;
         let found = match self.table.find(host.as_str(), &method, &path) {
             Ok(found) => found,
             // No route of ours: then the good token is all that can be asked.

@@ -195,7 +195,8 @@ fn verify_answers_a_malformed_request_with_a_verdict() {
             ("/auth/verify?a=b", true),
             ("/auth/verify/?a", true),
             ("/auth/verified", false),
-            ("/auth/verify/a", false),
+            ("/auth/verify/a", true),
+            ("/auth/verified/a", false),
             ("/public/a?/auth/verify", false),
         ] {
             let raw = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n");

@@ -350,7 +350,7 @@ fn a_full_disk_stops_no_login() {
     std::fs::write(&path, "").unwrap();
     gateway.login("alice");
     check(&last(&path, 1), &json!({"event": "login", "user": "alice"}));
-    await_that("it is told", || gateway.output().contains("the audit can be written again"));
+    await_that("the log says so", || gateway.output().contains("the audit can be written again"));
 }
 
 #[test]

@@ -474,7 +474,7 @@ fn keys_are_encrypted_at_rest() {
     std::fs::write(folder.path().join("key"), format!("{ENCRYPTION_KEY}\n")).unwrap();
     let sealed = plain.clone().set("store.encryption_key_file", json!("key"));
     let mut gateway = sealed.clone().start_in(Arc::clone(&folder));
-    await_that("it is told", || gateway.output().contains("encrypted from now on"));
+    await_that("the log says so", || gateway.output().contains("encrypted from now on"));
     assert_eq!(gateway.try_token(&tokens.access), 200);
     keys(&gateway, &["rotate", "--now"]);
     gateway.signal("TERM");

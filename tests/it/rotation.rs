@@ -94,7 +94,7 @@ fn reuse_after_the_grace_ends_the_session() {
     let sessions = get("/sessions").bearer(&other.access).send(gateway.public).json();
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1);
     let told = |line: &serde_json::Value| line.to_string().contains("used again after its time");
-    await_that("it is told", || gateway.log().iter().any(told));
+    await_that("the log says so", || gateway.log().iter().any(told));
     assert!(!gateway.output().contains(&stolen.refresh), "never a token in the log");
 }
 

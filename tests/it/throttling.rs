@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Setup, credentials};
+use crate::harness::{Gateway, PASSWORD, Setup, await_that, credentials};
 use crate::origin::Origin;
 use crate::wire::{Response, post};
 
@@ -63,7 +63,7 @@ fn a_known_address_is_not_delayed_by_others() {
             });
         }
         // Others behind the owner's address fail at their own accounts.
-        let (stop, gateway) = (&stop, &gateway);
+        let (stop, gateway, refused) = (&stop, &gateway, &refused);
         scope.spawn(move || {
             for number in 0.. {
                 if stop.load(Ordering::Relaxed) {
@@ -74,7 +74,7 @@ fn a_known_address_is_not_delayed_by_others() {
                 login.send(gateway.public);
             }
         });
-        std::thread::sleep(Duration::from_secs(1));
+        await_that("the attack runs", || refused.load(Ordering::Relaxed) > 100);
         for _ in 0..20 {
             let begin = Instant::now();
             let answer = log_in(gateway, HOME, PASSWORD);
@@ -112,8 +112,8 @@ fn from_elsewhere_addresses_take_turns() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_secs(2));
-        // The owner, on the way: waits as long as it is told to.
+        await_that("the account makes attempts wait", || guesses.load(Ordering::Relaxed) >= 6);
+        // The owner, from an address that is not known: waits as long as Retry-After says.
         while begin.elapsed() < Duration::from_secs(30) {
             let answer = log_in(&gateway, "192.0.2.1", PASSWORD);
             if answer.status == 200 {

@@ -14,7 +14,7 @@ use crate::provider::{Key, ask, await_keys, claims, keycloak, set, setup};
 use crate::upstream_tls::Authority;
 
 /// Serves one document by https, on a port of the loopback.
-fn serve(config: Arc<ServerConfig>, document: String) -> SocketAddr {
+pub fn serve(config: Arc<ServerConfig>, document: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -92,10 +92,10 @@ fn a_private_authority_is_trusted_for_the_keys_that_name_it() {
     let inspected = gateway.cli(&["tokens", "inspect", &token], "");
     assert_eq!(inspected.status.code(), Some(0), "{}", said(&inspected));
     let gateway = setup(&origin, keycloak("jwks_url", &url)).start();
-    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    await_that("the log says so", || gateway.output().contains("cannot be fetched"));
     let other = Authority::new();
     let gateway = with(other.file().to_str().unwrap()).start();
-    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    await_that("the log says so", || gateway.output().contains("cannot be fetched"));
     assert_eq!(ask(&gateway, "/theirs/a", &token).status, 503);
     // As soon as the file has the right one, it is read again.
     std::fs::copy(authority.file(), other.file()).unwrap();
@@ -137,14 +137,16 @@ fn keys_are_fetched_through_the_proxy_of_the_environment() {
     await_keys(&local, &token);
     let exempt =
         with(&format!("https://{HOST}/keys")).env("HTTPS_PROXY", &address).env("NO_PROXY", "x, .invalid").start();
-    await_that("it is told", || exempt.output().contains("cannot be fetched"));
+    await_that("the log says so", || exempt.output().contains("cannot be fetched"));
     assert!(proxy.heads().is_empty(), "{:?}", proxy.heads());
     let refused = with(&format!("https://{HOST}/keys")).env("HTTPS_PROXY", &address).start();
-    await_that("the answer of the proxy is told", || refused.output().contains("answered 403 Forbidden to CONNECT"));
+    await_that("the log names the answer of the proxy", || {
+        refused.output().contains("answered 403 Forbidden to CONNECT")
+    });
     let gone = with(&format!("https://{HOST}/keys")).env("HTTPS_PROXY", "http://127.0.0.1:1").start();
-    await_that("it is told", || gone.output().contains("no connection to the proxy 127.0.0.1:1"));
+    await_that("the log says so", || gone.output().contains("no connection to the proxy 127.0.0.1:1"));
     let other = with(&format!("https://{HOST}/keys")).env("HTTPS_PROXY", "socks5://me:secret@127.0.0.1:1").start();
-    await_that("it is told", || other.output().contains("because HTTPS_PROXY cannot be used"));
+    await_that("the log says so", || other.output().contains("because HTTPS_PROXY cannot be used"));
     assert!(!other.output().contains("secret"), "{}", other.output());
 }
 
@@ -162,7 +164,7 @@ fn the_document_is_asked_for_as_it_is() {
     assert_eq!(marked.last().all("accept-encoding"), ["identity"]);
     let coded = Origin::scripted(|exchange| exchange.answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}"));
     let gateway = setup(&origin, keycloak("jwks_url", &format!("http://{}/keys", coded.address))).start();
-    await_that("it is told", || gateway.output().contains("content coding"));
+    await_that("the log says so", || gateway.output().contains("content coding"));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
     std::fs::write(&path, document).unwrap();

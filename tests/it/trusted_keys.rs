@@ -1,19 +1,16 @@
 //! The keys of trusted issuers: fetched, kept, replaced and withdrawn while the gateway runs.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
-use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, await_that, holds_within, said};
 use crate::jwt;
 use crate::origin::{Exchange, Origin};
 use crate::provider::{FLASK, ISSUER, Key, Provider, ask, await_keys, claims, flask_token, keycloak, set, setup};
+use crate::trusted_fetch::serve;
 use crate::upstream_tls::Authority;
 use crate::wire::{Connection, get};
 
@@ -31,7 +28,7 @@ fn an_unreachable_provider_stops_no_known_key() {
         "a client must not throw its token away: {answer:?}"
     );
     assert_eq!(gateway.try_token(&gateway.register("alice").access), 200, "our own users feel nothing");
-    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    await_that("the log says so", || gateway.output().contains("cannot be fetched"));
     provider.up.store(true, Ordering::Relaxed);
     await_keys(&gateway, &token);
     provider.up.store(false, Ordering::Relaxed);
@@ -108,12 +105,12 @@ fn nonsense_of_a_provider_changes_nothing() {
         let provider = Provider::start(&[]);
         document.clone_into(&mut provider.document.lock().unwrap());
         let gateway = setup(&origin, keycloak("jwks_url", &provider.url())).start();
-        await_that("it is told", || gateway.output().contains("cannot be fetched"));
+        await_that("the log says so", || gateway.output().contains("cannot be fetched"));
         assert_eq!(ask(&gateway, "/theirs/a", &key.sign(&claims(json!({})))).status, 503);
     }
     let redirect = Origin::scripted(|exchange| exchange.answer("302 Found", "Location: /elsewhere\r\n", ""));
     let gateway = setup(&origin, keycloak("jwks_url", &format!("http://{}/a", redirect.address))).start();
-    await_that("it is told", || gateway.output().contains("it answered 302"));
+    await_that("the log says so", || gateway.output().contains("it answered 302"));
     assert!(redirect.seen().iter().all(|seen| seen.target == "/a"), "redirects are not followed");
 }
 
@@ -146,7 +143,7 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
     let told = || gateway.output().matches("what is known of them stays").count();
     let before = told();
     publish("{\"keys\": \"none\"}");
-    await_that("it is told", || told() > before);
+    await_that("the log says so", || told() > before);
     assert_eq!((on_warm().status, age() >= Some(1)), (200, true), "nonsense withdraws nothing");
     let says =
         |line: &Value| line["level"] == "WARN" && line["issuer"] == ISSUER && line.to_string().contains("no key");
@@ -156,7 +153,7 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
         publish(&document.to_string());
         await_that("its tokens are refused", || on_warm().status == 401);
         assert_eq!(on_warm().code(), "token_invalid");
-        await_that("it is told", || told() > before);
+        await_that("the log says so", || told() > before);
         assert_eq!(ask(&gateway, "/flask", &flask_token(json!({}))).status, 200, "others feel nothing");
         publish(&set(&[&key]));
         await_that("its tokens are good again", || on_warm().status == 200);
@@ -164,7 +161,7 @@ fn a_provider_that_publishes_no_keys_has_withdrawn_them() {
     assert!(age().is_some(), "they are known again");
     let never = Provider::start(&[]);
     let gateway = setup(&origin, keycloak("jwks_url", &never.url())).start();
-    await_that("it is told", || gateway.output().contains("publishes no key"));
+    await_that("the log says so", || gateway.output().contains("publishes no key"));
     await_that("its tokens are refused for good", || ask(&gateway, "/theirs/a", &token).code() == "token_invalid");
 }
 
@@ -251,7 +248,7 @@ fn a_key_that_is_published_again_with_other_members_is_the_same_key() {
         provider.up.store(false, Ordering::Relaxed);
         let told = gateway.output().matches("what is known of them stays").count();
         gateway.signal("HUP");
-        await_that("it is told", || gateway.output().matches("what is known of them stays").count() > told);
+        await_that("the log says so", || gateway.output().matches("what is known of them stays").count() > told);
     };
     let zeros = |name: &str| {
         let number = jwt::from_base64url(key.public()[name].as_str().unwrap());
@@ -301,7 +298,7 @@ fn a_changed_file_of_keys_is_taken_up() {
     await_that("the new key verifies", || ask(&gateway, "/theirs/a", &by_new).status == 200);
     assert_eq!(on_warm(), 401, "a key that is gone verifies no more, however well its token is known");
     std::fs::write(&path, "{\"keys\": []}").unwrap();
-    await_that("it is told", || gateway.output().contains("the old configuration stays"));
+    await_that("the log says so", || gateway.output().contains("the old configuration stays"));
     assert_eq!(ask(&gateway, "/theirs/a", &by_new).status, 200);
     let checked = gateway.cli(&["check"], "");
     assert_eq!(checked.status.code(), Some(78), "check finds what a start would");
@@ -311,25 +308,14 @@ fn a_changed_file_of_keys_is_taken_up() {
 #[test]
 fn keys_are_fetched_by_https_with_the_roots_of_the_system() {
     let (origin, key, authority) = (Origin::start(), Key::new("k", Algorithm::ES256), Authority::new());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
-    let (config, document) = (authority.server(&["localhost"], &["http/1.1"]), set(&[&key]));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
-            let mut buffer = [0; 4096];
-            if stream.read(&mut buffer).is_ok() {
-                let length = document.len();
-                let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{document}");
-            }
-        }
-    });
+    let served = serve(authority.server(&["localhost"], &["http/1.1"]), set(&[&key]));
+    let url = format!("https://localhost:{}/keys", served.port());
     let token = key.sign(&claims(json!({})));
     let trusting = setup(&origin, keycloak("jwks_url", &url));
     let gateway = trusting.clone().env("SSL_CERT_FILE", authority.file().to_str().unwrap()).start();
     await_keys(&gateway, &token);
     let other = Authority::new();
     let gateway = trusting.env("SSL_CERT_FILE", other.file().to_str().unwrap()).start();
-    await_that("it is told", || gateway.output().contains("cannot be fetched"));
+    await_that("the log says so", || gateway.output().contains("cannot be fetched"));
     assert_eq!(ask(&gateway, "/theirs/a", &token).status, 503);
 }

@@ -64,6 +64,14 @@
 //! - The database file is watched (`store/sqlite/file`): what is committed to a file that no path leads to is lost at the
 //!   next start. SQLite must not remove a log by its path then, which may lead to another database's
 //!   (`SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`).
+//! - The write-ahead log is watched as well (`store/sqlite/log`). The writer runs the checkpoints, not SQLite within a
+//!   commit: a log that was overwritten would be in the main file before it is noticed.
+//! - Standard output belongs to one thread (`telemetry/output`), with bounded room for each kind of line: a pipe that is
+//!   not read must not stop a worker.
+//! - When places run out, a newcomer waits, and each worker closes what gives way (`server/census`, `server/roster`). So do
+//!   slow uploads when connections to an upstream run out (`upstream/connection_limit`).
+//! - Clients that reset HTTP/2 streams early, and bodies that a server may leave unread, have upstream connections of their
+//!   own (`upstream/h2/group`): a server ends a whole connection for one client's sake.
 //! - Look-ups in the blocklist ask no clock. An entry leaves when its time is over and wall and monotonic clock have agreed
 //!   for an hour ([`clock::Steadiness`]).
 //! - Timeouts of connections have no timers: workers keep the time (`server/roster`, `upstream/alarm`) and look ten times

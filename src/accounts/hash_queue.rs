@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(queue.push(number, true), Ok(()));
         }
         assert_eq!([(); 3].map(|()| queue.pop().unwrap()), [103, 104, 1]);
-        // Not for ever.
+        // After three of these one of the others goes.
         let order: Vec<_> = (0..5)
             .map(|number| {
                 queue.push(200 + number, true).unwrap();

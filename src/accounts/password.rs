@@ -378,8 +378,8 @@ mod tests {
         assert_eq!(verify(&old, "correct horse").await, Verdict::Right);
         assert_eq!(verify(&new, "correct horse").await, Verdict::RightButOutdated);
         assert_eq!(verify(&new, "wrong horse").await, Verdict::Wrong);
-        let nobody = old.verify(secret("x"), Stored::default(), (Arc::downgrade(&asker), soon())).await;
-        assert_eq!(nobody.unwrap(), Verdict::Wrong);
+        let unknown = old.verify(secret("x"), Stored::default(), (Arc::downgrade(&asker), soon())).await;
+        assert_eq!(unknown.unwrap(), Verdict::Wrong);
         drop(asker);
         let abandoned = old.verify(secret("correct horse"), stored(&hash), (Weak::new(), soon())).await;
         assert!(matches!(abandoned, Err(Error::Abandoned)), "{abandoned:?}");

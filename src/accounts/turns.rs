@@ -1,8 +1,8 @@
 //! Fair turns at an account that is guessed at: of the addresses that came too early, the one that came first goes first.
 //!
 //! While an account makes attempts wait, each wait ends with one attempt. Without turns it is that of the client which
-//! asks most often. So an address that was told to wait is remembered, and for a moment after the wait nobody else goes
-//! before it. Known addresses have counters of their own and need no turns.
+//! asks most often. So an address that was told to wait is remembered, and for a moment after the wait no other goes before
+//! it. Known addresses have counters of their own and need no turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,21 +31,37 @@ struct Line {
     touched: Instant,
 }
 
+/// Between two searches for lines to forget, when there are as many as may be.
+const SWEEP_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Lines {
+    by_account: HashMap<Key, Line>,
+    swept: Option<Instant>,
+}
+
 /// See the module. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<HashMap<Key, Line>>>);
+pub(super) struct Turns(Arc<Mutex<Lines>>);
 
 impl Turns {
     /// An address was told to wait for the account.
     pub fn note(&self, account: Key, address: Household, now: Instant) {
         let mut lines = self.lines();
-        if lines.len() >= ACCOUNTS_MAX && !lines.contains_key(&account) {
-            lines.retain(|_, line| now.saturating_duration_since(line.touched) < FORGET);
-            if lines.len() >= ACCOUNTS_MAX {
+        if lines.by_account.len() >= ACCOUNTS_MAX && !lines.by_account.contains_key(&account) {
+            if lines.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_PAUSE) {
+                lines.swept = Some(now);
+                lines.by_account.retain(|_, line| now.saturating_duration_since(line.touched) < FORGET);
+            }
+            if lines.by_account.len() >= ACCOUNTS_MAX {
                 return;
             }
         }
-        let line = lines.entry(account).or_insert_with(|| Line { waiting: VecDeque::new(), open: None, touched: now });
+        let line = lines.by_account.entry(account).or_insert_with(|| Line {
+            waiting: VecDeque::new(),
+            open: None,
+            touched: now,
+        });
         line.touched = now;
         if line.waiting.len() < LINE_MAX && !line.waiting.contains(&address) {
             line.waiting.push_back(address);
@@ -57,7 +73,7 @@ impl Turns {
     /// # Errors
     /// The time after which to come again.
     pub fn check(&self, account: Key, address: Household, now: Instant) -> Result<(), Duration> {
-        let mut lines = self.lines();
+        let lines = &mut self.lines().by_account;
         let Some(line) = lines.get_mut(&account) else { return Ok(()) };
         if now.saturating_duration_since(line.touched) >= FORGET {
             lines.remove(&account);
@@ -80,7 +96,7 @@ impl Turns {
 
     /// An attempt from the address was counted: it has had its turn.
     pub fn take(&self, account: Key, address: Household, now: Instant) {
-        let mut lines = self.lines();
+        let lines = &mut self.lines().by_account;
         if let Some(line) = lines.get_mut(&account) {
             line.waiting.retain(|waiting| *waiting != address);
             (line.open, line.touched) = (None, now);
@@ -90,7 +106,7 @@ impl Turns {
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<Key, Line>> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,7 +126,7 @@ mod tests {
         let (turns, start) = (Turns::default(), crate::clock::monotonic());
         let account = Key::subject(None, "alice");
         let (attacker, owner) = (address(1), address(2));
-        assert_eq!(turns.check(account, attacker, start), Ok(()), "nobody waits");
+        assert_eq!(turns.check(account, attacker, start), Ok(()), "no line");
         turns.take(account, attacker, start);
         turns.note(account, owner, start);
         turns.note(account, attacker, start);
@@ -141,6 +157,18 @@ mod tests {
         assert_eq!(turns.check(Key::subject(None, "bob"), late, start), Ok(()));
         turns.note(account, address(1), now);
         assert_eq!(turns.check(account, late, now + FORGET), Ok(()));
-        assert!(turns.lines().is_empty());
+        assert!(turns.lines().by_account.is_empty());
+    }
+
+    #[test]
+    fn lines_are_bounded_and_old_ones_make_room() {
+        let (turns, start) = (Turns::default(), crate::clock::monotonic());
+        let account = |number: usize| Key::subject(None, &number.to_string());
+        for number in 0..=ACCOUNTS_MAX {
+            turns.note(account(number), address(1), start);
+        }
+        assert_eq!(turns.lines().by_account.len(), ACCOUNTS_MAX);
+        turns.note(account(ACCOUNTS_MAX), address(1), start + FORGET);
+        assert_eq!(turns.lines().by_account.len(), 1);
     }
 }

@@ -290,7 +290,7 @@ mod tests {
         let mut turns: Vec<_> = crowd.iter_mut().map(|visit| turn_of(visit.another(Reason::Account, 1))).collect();
         assert!(turns.pop().unwrap().is_none(), "more wait than may");
         drop(turns);
-        assert!(turn_of(crowd[0].another(Reason::Account, 1)).is_some(), "those who went away hold no place");
+        assert!(turn_of(crowd[0].another(Reason::Account, 1)).is_some(), "attempts that were given up hold no place");
         drop(under_way);
     }
 

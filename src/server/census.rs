@@ -3,7 +3,7 @@
 //! When all places are taken a newcomer waits. At each sweep the workers close what can give way until there is room for
 //! those that wait: connections of the largest holder first, and of these the idle before the slow. A holder is a network
 //! (IPv4 /24, IPv6 /48), and within it a client's own prefix (/32, /64). Trusted proxies and UNIX sockets hold for many
-//! clients: their connections count, and never give way. A connection that makes progress never does either.
+//! clients: their connections count, and never give way. A connection that makes progress does not either.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -203,7 +203,7 @@ async fn answer(
     let grpc = response.headers().get(CONTENT_TYPE).is_some_and(is_grpc);
     open.whole = response.body().is_end_stream();
     Ok(response.map(|body| {
-        open.stay.hold(body, open.seat.now());
+        open.stay.hold(body);
         Streamed { open, grpc, ended: false }
     }))
 }

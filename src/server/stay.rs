@@ -100,11 +100,8 @@ impl Stay {
         self.answers.set(Some(length));
     }
 
-    /// HTTP/2: the answer's body is kept here. Until it is first asked for, the client's window is shut.
-    pub fn hold(&self, body: Body, now: Instant) {
-        if !body.is_end_stream() {
-            self.handed.set(Some(now));
-        }
+    /// HTTP/2: the answer's body is kept here.
+    pub fn hold(&self, body: Body) {
         *self.body.borrow_mut() = body;
     }
 

@@ -47,7 +47,7 @@ impl PublicKey {
             "RSA" => rsa(jwk)?,
             "EC" => ec(jwk)?,
             "OKP" => okp(jwk)?,
-            // A secret in a public place is none.
+            // A symmetric key in a published set is not secret.
             _ => return None,
         };
         if let Some(own) = optional_text(jwk, "alg")? {

@@ -32,11 +32,11 @@ pub struct Pool {
     /// `None` for a UNIX socket.
     names: Option<Rc<Names>>,
     clock: Rc<Clock>,
-    limited: RefCell<Limited>,
+    limited: RefCell<Rc<Limited>>,
 }
 
 impl Pool {
-    fn new(server: &config::UpstreamServer, clock: &Rc<Clock>, limited: &Limited) -> Self {
+    fn new(server: &config::UpstreamServer, clock: &Rc<Clock>, limited: &Rc<Limited>) -> Self {
         let names = match &server.address {
             ServerAddress::Tcp { host, port } => Some(Rc::new(Names::new(host, *port, Rc::clone(clock)))),
             ServerAddress::Unix(_) => None,
@@ -46,7 +46,7 @@ impl Pool {
             links: Links::default(),
             names,
             clock: Rc::clone(clock),
-            limited: RefCell::new(limited.clone()),
+            limited: RefCell::new(Rc::clone(limited)),
         }
     }
 
@@ -96,7 +96,7 @@ impl Pool {
     ) -> Pin<Box<dyn Future<Output = Result<Wire, ConnectError>> + 'a>> {
         // In a box: the way of most requests does not come by here, and should not carry its state.
         Box::pin(async move {
-            let (limited, client) = (self.limited.borrow().clone(), Some(client));
+            let (limited, client) = (Rc::clone(&self.limited.borrow()), Some(client));
             let door = Door { server, names: self.names.as_ref(), tls, limit, limited: Some(&limited), client };
             Wire::connect(door, self.clock.alarm()).await
         })
@@ -116,7 +116,7 @@ impl Pool {
         if let Some(names) = &self.names {
             names.note_use();
         }
-        let limited = self.limited.borrow().clone();
+        let limited = Rc::clone(&self.limited.borrow());
         let door = Door { server, names: self.names.as_ref(), tls, limit, limited: Some(&limited), client: None };
         self.links.take(door, &self.clock, demand).await
     }
@@ -151,11 +151,11 @@ struct Kept {
     /// By server, as in the configuration.
     pools: Vec<Rc<Pool>>,
     budget: Rc<Budget>,
-    limited: Limited,
+    limited: Rc<Limited>,
 }
 
 impl Kept {
-    fn new(settings: &config::Upstream, limited: Limited, previous: Option<&Pools>, clock: &Rc<Clock>) -> Self {
+    fn new(settings: &config::Upstream, limited: Rc<Limited>, previous: Option<&Pools>, clock: &Rc<Clock>) -> Self {
         let past = previous.and_then(|pools| pools.upstreams.iter().find(|past| past.settings.name == settings.name));
         let budget = past.map_or_else(|| Rc::new(Budget::new()), |past| Rc::clone(&past.budget));
         // What connections were opened by.
@@ -167,7 +167,7 @@ impl Kept {
         let pool = |server: &config::UpstreamServer| {
             let known = past.and_then(|past| past.find(server));
             let pool = known.unwrap_or_else(|| Rc::new(Pool::new(server, clock, &limited)));
-            pool.limited.replace(limited.clone());
+            pool.limited.replace(Rc::clone(&limited));
             pool
         };
         let pools = settings.servers.iter().map(pool).collect();
@@ -199,7 +199,8 @@ impl Pools {
         previous: Option<&Self>,
     ) -> Self {
         let clock = previous.map_or_else(|| Rc::new(Clock::new()), |previous| Rc::clone(&previous.clock));
-        let upstreams = upstreams.map(|(upstream, limited)| Kept::new(upstream, limited, previous, &clock)).collect();
+        let upstreams =
+            upstreams.map(|(upstream, limited)| Kept::new(upstream, Rc::new(limited), previous, &clock)).collect();
         let resets = previous.map(|previous| Rc::clone(&previous.resets)).unwrap_or_default();
         let copies = previous.map(|previous| Rc::clone(&previous.copies)).unwrap_or_default();
         Self { upstreams, rules: Rc::new(Rules::new(headers)), clock, resets, copies, ticks: Cell::new(0) }
@@ -276,7 +277,7 @@ mod tests {
             tls: false,
             weight: 1,
         };
-        let limited = Limited { process: ConnectionLimit::new(10), own: None };
+        let limited = Rc::new(Limited { process: ConnectionLimit::new(10), own: None });
         let pool = Pool::new(&server, &Rc::new(Clock::new()), &limited);
         let names = pool.names.as_ref().unwrap();
         let limit = Duration::from_secs(20);

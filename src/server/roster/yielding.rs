@@ -92,3 +92,50 @@ impl Roster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::ServerTimeouts;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn roster() -> Rc<Roster> {
+        let timeouts = ServerTimeouts { header: LIMIT, idle: LIMIT, body: LIMIT, body_rate: 0, drain: LIMIT };
+        Rc::new(Roster::new(timeouts))
+    }
+
+    fn yielding(roster: &Roster, after: Duration) -> usize {
+        let now = roster.tick.get();
+        roster.tick.set(now + after);
+        let count = roster.yielding(|_| Share::default()).len();
+        roster.tick.set(now);
+        count
+    }
+
+    #[test]
+    fn a_connection_that_has_just_got_its_place_keeps_it_for_a_moment() {
+        let (roster, moment) = (roster(), Duration::from_millis(1));
+        let place = roster.enter();
+        assert_eq!(yielding(&roster, 2 * SLOW), 0, "it waits for a place");
+        // However long that was.
+        roster.tick.set(roster.tick.get() + 2 * SLOW);
+        place.seat.set_holder(Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!((yielding(&roster, SLOW), yielding(&roster, SLOW + moment)), (0, 1));
+        place.seat.enter(Stage::Idle);
+        assert_eq!(yielding(&roster, moment), 1, "between two requests it gives way at once");
+        place.seat.enter(Stage::Head);
+        assert_eq!((yielding(&roster, SLOW), yielding(&roster, SLOW + moment)), (0, 1));
+        place.seat.enter(Stage::Busy);
+        assert_eq!(yielding(&roster, 2 * SLOW), 0, "it is served");
+        place.seat.note_write(false);
+        assert_eq!((yielding(&roster, UNREAD), yielding(&roster, UNREAD + moment)), (0, 1), "it takes nothing");
+        place.seat.note_write(true);
+        assert_eq!(yielding(&roster, 2 * UNREAD), 0);
+        place.seat.set_holder(None);
+        place.seat.enter(Stage::Idle);
+        assert_eq!(yielding(&roster, 2 * SLOW), 0, "a trusted proxy's never gives way");
+    }
+}

@@ -43,7 +43,7 @@ impl Sending {
         Self { stream, upload, left: Bytes::new(), end: None, due: false, parts, timer: None, done: false }
     }
 
-    /// Ready when all is handed over, or nobody wants it any more.
+    /// Ready when all is handed over, or the server wants no more of it.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if self.is_due() {
